@@ -1,0 +1,100 @@
+"""Settings: everything a user may choose, read once from the environment (prefix `QUANT_`) and `.env`.
+
+Secrets are `SecretStr`, so that they never print. Nothing else in the project reads the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from quant_resources.errors import ConfigurationError
+
+TradingMode = Literal["dry_run", "paper", "live"]
+
+ALPACA_DATA_URL = "https://data.alpaca.markets"
+ALPACA_TRADING_URLS = {
+    "paper": "https://paper-api.alpaca.markets",
+    "live": "https://api.alpaca.markets",
+}
+
+
+class Settings(BaseSettings):
+    """All settings with the defaults that make a fresh checkout work: the local exchange on loopback."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="QUANT_", env_file=".env", extra="ignore", populate_by_name=True
+    )
+
+    data_root: Path = Field(
+        Path(".quant"), description="Folder of data, ledger and exchange state."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="External PostgreSQL of the ledger; unset: the embedded server."
+    )
+    dagster_database_url: SecretStr | None = Field(
+        None, description="Dagster's own database; unset: beside the ledger's."
+    )
+    source: Literal["exchange", "alpaca"] = Field(
+        "exchange", description="Where market data and orders go: the local exchange or Alpaca."
+    )
+    trading_mode: TradingMode = Field("dry_run", description="dry_run sends nothing.")
+    live_account: str | None = Field(
+        None, description="The second switch of live trading: the broker's account number."
+    )
+    book: str = Field("main", description="Name of the portfolio; part of every client_order_id.")
+    feed: Literal["iex", "sip", "delayed_sip"] = Field("iex", description="Alpaca data feed.")
+    symbols: tuple[str, ...] = Field((), description="Symbols to ingest; empty: all listed.")
+    universe_size: int = Field(500, ge=1, le=10_000, description="Names in the universe.")
+    data_url: str | None = Field(None, description="Market data address; unset: by source.")
+    trading_url: str | None = Field(None, description="Trading address; unset: by source and mode.")
+    requests_per_minute: int = Field(200, ge=1, description="Rate limit towards Alpaca.")
+    alpaca_api_key: SecretStr | None = Field(None, alias="ALPACA_API_KEY")
+    alpaca_secret_key: SecretStr | None = Field(None, alias="ALPACA_SECRET_KEY")
+
+    @field_validator("data_root")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("book")
+    @classmethod
+    def _book_is_a_word(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9_]{1,32}", value):
+            raise ValueError("a book is 1 to 32 lower-case letters, digits or underscores")
+        return value
+
+    @property
+    def resolved_data_url(self) -> str | None:
+        """The market data address; None while the local exchange's is not known yet."""
+        return self.data_url or (ALPACA_DATA_URL if self.source == "alpaca" else None)
+
+    @property
+    def resolved_trading_url(self) -> str | None:
+        """The trading address; None while the local exchange's is not known yet."""
+        if self.trading_url or self.source != "alpaca":
+            return self.trading_url
+        return ALPACA_TRADING_URLS["live" if self.trading_mode == "live" else "paper"]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings, turning pydantic's report into one sentence per wrong variable.
+
+    Raises:
+        ConfigurationError: A variable holds something it may not hold; the value is not repeated,
+            since it may be a secret.
+    """
+    try:
+        return Settings(**overrides)  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ConfigurationError(
+            f"Settings are wrong: {wrong} (variables QUANT_…, ALPACA_…)."
+        ) from None
