@@ -1,0 +1,232 @@
+"""The exchange as one object: a clock, a market, an account, and the requests that change them.
+
+It is used by one thread. Every method that changes something is one transaction. Words and shapes of
+the wire are in the `api_*` modules.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from quant_resources.calendar import XNYS
+from quant_resources.errors import ExchangeError
+from quant_resources.exchange import order_entry
+from quant_resources.exchange.book import Book
+from quant_resources.exchange.markets.history import HistoryMarket
+from quant_resources.exchange.markets.market import Market
+from quant_resources.exchange.markets.stochastic import StochasticMarket
+from quant_resources.exchange.matching import Costs
+from quant_resources.exchange.orders import Order
+from quant_resources.exchange.refusals import (
+    RefusalError,
+    forbidden,
+    malformed,
+    not_found,
+    unprocessable,
+)
+from quant_resources.exchange.session_events import events_between
+from quant_resources.exchange.spec import MarketSpec
+from quant_resources.exchange.state import State
+from quant_resources.exchange.visibility import MarketView, session_open
+
+_ACCOUNTS = uuid.UUID("6f5c3f0a-8f5e-4b5c-9a55-2d5f2a4c7e10")
+_GTC_LIFE = timedelta(days=90)
+
+
+def market_of(spec: MarketSpec) -> Market:
+    """The market a specification names."""
+    if spec.kind == "history":
+        assert spec.folder is not None  # noqa: S101 - the specification validates it
+        return HistoryMarket(spec.folder, spec.first_session, spec.last_session)
+    assert spec.first_session is not None  # noqa: S101
+    assert spec.last_session is not None  # noqa: S101
+    return StochasticMarket(
+        spec.seed, spec.symbols, spec.first_session, spec.last_session, spec.sessions_beyond
+    )
+
+
+class Exchange:
+    """One exchange with one account.
+
+    Args:
+        folder: The state folder, created before with `State.create`.
+
+    Raises:
+        ExchangeError: The market is not the one the state was made with.
+        DataError: The market cannot be loaded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.state = State(folder)
+        self.spec = MarketSpec.from_json(self.state.get("spec"))
+        data = market_of(self.spec).load()
+        digest, kept = data.digest(), self.state.get("market_digest")
+        if kept and kept != digest:
+            raise ExchangeError(
+                f"The market of {folder} is not the one its orders were filled on"
+                + (f": {self.spec.folder} has changed" if self.spec.folder else "")
+                + "; restore it, or start over with another state folder."
+            )
+        if not kept:
+            with self.state.transaction():
+                self.state.put("market_digest", digest)
+        self.view = MarketView(data)
+        self.book = Book(
+            self.state,
+            self.view,
+            Costs(self.spec.volume_share, self.spec.half_spread_bps, self.spec.impact_bps),
+            uuid.uuid5(_ACCOUNTS, self.spec.model_dump_json()),
+        )
+
+    @property
+    def now(self) -> datetime:
+        """The virtual clock, aware UTC."""
+        return self.state.clock
+
+    # The clock
+
+    @property
+    def end(self) -> datetime:
+        """The open of the first session the market has no bars for; the clock stays before it."""
+        return session_open(XNYS.next(self.view.sessions[-1]))
+
+    def advance(self, to: datetime) -> None:
+        """Move the clock, playing every event on the way; all of it or nothing.
+
+        Raises:
+            RefusalError: `to` is before the clock, or beyond the market's end.
+        """
+        now = self.now
+        if to < now:
+            raise unprocessable(
+                f"the clock stands at {now.isoformat()} and moves only forward, not to {to.isoformat()}"
+            )
+        if to >= self.end:
+            raise unprocessable(
+                f"the market ends with session {self.view.sessions[-1]}; the clock cannot reach the "
+                f"next open, {self.end.isoformat()}"
+            )
+        if to == now:
+            return
+        with self.state.transaction():
+            for event in events_between(self.view, now, to):
+                self.state.put("clock", event.at.isoformat())
+                event.play(self.book)
+            self.state.put("clock", to.isoformat())
+            self.state.record("clock", {"from": now.isoformat(), "to": to.isoformat()})
+
+    # Orders
+
+    def submit(self, body: object) -> Order:
+        """Take an order, or refuse it; both are written to the audit log.
+
+        Raises:
+            RefusalError: The order is not taken.
+        """
+        try:
+            with self.state.transaction():
+                order = self._accept(body)
+                self._record_submission(body, {"outcome": "accepted", "order_id": order.order_id})
+                return order
+        except RefusalError as refusal:
+            with self.state.transaction():
+                self._record_submission(
+                    body, {"outcome": "refused", "status": refusal.status, "error": refusal.body}
+                )
+            raise
+
+    def _record_submission(self, body: object, outcome: dict[str, Any]) -> None:
+        client_order_id = body.get("client_order_id") if isinstance(body, dict) else None
+        self.state.record(
+            "submit", {"client_order_id": client_order_id, "request": body, **outcome}
+        )
+
+    def _accept(self, body: object) -> Order:
+        ticket = order_entry.read_ticket(body)
+        now = self.now
+        if ticket.client_order_id and self.state.order(client_order_id=ticket.client_order_id):
+            raise malformed("client_order_id must be unique")
+        if self.state.get("suspend_trade") == "true":
+            raise forbidden("new orders are rejected by user request")
+        listing = self.view.listing(ticket.symbol, now)
+        active = listing is not None and self.view.is_active(listing, now)
+        order_entry.check_asset(ticket, listing, active=active)
+        assert listing is not None  # noqa: S101 - checked above
+
+        positions, open_orders = self.state.positions(), self.state.open_orders()
+        symbols = {ticket.symbol, *positions, *(order.symbol for order in open_orders)}
+        prices = self.view.last_prices(symbols, now)
+        held = positions.get(ticket.symbol)
+        intent = order_entry.check_account(
+            ticket,
+            listing,
+            position=held,
+            open_orders=open_orders,
+            prices=prices,
+            valuation=self.book.valuation(now),
+        )
+        number = self.state.count_orders()
+        client_order_id = ticket.client_order_id or str(
+            uuid.uuid5(self.book.account_id, f"client order {number}")
+        )
+        moment = self.state.next_stamp()
+        order = Order(
+            sequence=0,
+            order_id=str(uuid.uuid5(self.book.account_id, f"order {client_order_id}")),
+            client_order_id=client_order_id,
+            symbol=ticket.symbol,
+            side=ticket.side,
+            order_type=ticket.order_type,
+            time_in_force=ticket.time_in_force,
+            quantity=ticket.quantity,
+            notional=ticket.notional,
+            limit_price=ticket.limit_price,
+            position_intent=intent,
+            status="accepted",
+            eligible_session=self.view.session_at_or_after(
+                now, by_close=ticket.time_in_force == "cls"
+            ),
+            submitted_at=moment,
+            updated_at=moment,
+        )
+        if order.time_in_force == "gtc":
+            order = replace(order, expires_at=moment + _GTC_LIFE)
+        return self.state.insert_order(order)
+
+    def cancel(self, order_id: str) -> None:
+        """Cancel an open order.
+
+        Raises:
+            RefusalError: There is no such order, or it has ended.
+        """
+        with self.state.transaction():
+            order = self.state.order(order_id=order_id)
+            if order is None:
+                raise not_found(f"order not found for {order_id}")
+            if not order.is_open:
+                raise unprocessable(f'order is already in "{order.status}" state')
+            self.book.close_order(order, "canceled", "requested", self.now)
+
+    def cancel_all(self) -> list[Order]:
+        """Cancel every open order; returns them."""
+        with self.state.transaction():
+            orders = self.state.open_orders()
+            for order in orders:
+                self.book.close_order(order, "canceled", "requested", self.now)
+            return orders
+
+    def suspend_trading(self, *, suspended: bool) -> None:
+        """Set the account's own switch that refuses new orders."""
+        with self.state.transaction():
+            self.state.put("suspend_trade", "true" if suspended else "false")
+            self.state.record("suspend_trade", {"suspended": suspended})
+
+    def follow(self, *, following: bool) -> None:
+        """Let the clock follow the wall clock, or stop it."""
+        with self.state.transaction():
+            self.state.put("follow", "true" if following else "false")
+            self.state.record("follow", {"following": following})
