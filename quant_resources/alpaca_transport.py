@@ -1,0 +1,203 @@
+"""Reading from Alpaca's servers, or from a local exchange that speaks the same: pace, patience, proof.
+
+What belongs here: timeouts, the request budget, repetition of reads and the check that an answer is one.
+What does not: what a message means, and anything that changes state at the broker; no write is repeated.
+
+What alpaca-py leaves open (version 0.44.0) and this module closes:
+
+1. There is no timeout: the adapter sets one on every request.
+2. It repeats 429 and 504 by its own clock: `_retry` is set to 0 and repetition is ours.
+3. A page token of "" or one that repeats is followed for ever: both are refused.
+4. A body that is no JSON, or JSON of another shape, raises whatever it happens to hit: it is refused with
+   one sentence, after it was asked for again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from alpaca.common.exceptions import APIError
+from alpaca.common.rest import RESTClient
+from requests.adapters import HTTPAdapter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+
+from quant_resources.errors import SourceError
+
+BACKOFF_SECONDS: Final = (2.0, 4.0, 8.0)
+TIMEOUT_SECONDS: Final = (5.0, 60.0)
+_SHOWN_CHARACTERS: Final = 200
+_LIST_KEYS: Final = ("bars", "corporate_actions")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+class RetryableError(SourceError):
+    """A read that may succeed when it is asked for again."""
+
+
+class RefusedError(SourceError):
+    """The source understood the read and refused it.
+
+    Attributes:
+        status: HTTP status code.
+        reason: The source's own words.
+    """
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class RequestPace:
+    """At most so many requests in any 60 seconds, over all threads that share it."""
+
+    def __init__(self, requests_per_minute: int) -> None:
+        self._budget = requests_per_minute
+        self._sent: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Block until one more request fits."""
+        with self._lock:
+            if len(self._sent) == self._budget:
+                time.sleep(max(0.0, self._sent.popleft() + 60.0 - time.monotonic()))
+            self._sent.append(time.monotonic())
+
+
+@cache
+def shared_pace(_api_key: str, requests_per_minute: int) -> RequestPace:
+    """The pace of one pair of keys: Alpaca counts requests per account, not per client."""
+    return RequestPace(requests_per_minute)
+
+
+class ReadTransport:
+    """Sends the reads of alpaca-py's clients.
+
+    Args:
+        address: Address without version, for messages.
+        pace: Request budget; None for no limit (the local exchange).
+        timeout: Seconds to wait for a connection and for an answer.
+        backoff: Seconds before each repetition.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        pace: RequestPace | None = None,
+        timeout: tuple[float, float] = TIMEOUT_SECONDS,
+        backoff: Sequence[float] = BACKOFF_SECONDS,
+    ) -> None:
+        self._address = address
+        self._pace = pace
+        self._timeout = timeout
+        self._backoff = tuple(backoff)
+
+    def mount(self, client: RESTClient) -> None:
+        """Give a client timeouts and take its own repetition away.
+
+        Raises:
+            SourceError: alpaca-py has changed underneath.
+        """
+        if not hasattr(client, "_retry") or not hasattr(client, "_session"):
+            raise SourceError("alpaca-py has changed: pin version 0.44.0 or mend alpaca_transport.")
+        client._retry = 0
+        adapter = _TimeoutAdapter(self._timeout)
+        client._session.mount("http://", adapter)
+        client._session.mount("https://", adapter)
+        # Loopback is never reached through a proxy, whatever the environment says.
+        client._session.trust_env = urlsplit(self._address).hostname not in _LOOPBACK
+
+    def read(self, send: Callable[[], Any], path: str, page_token: object = None) -> Any:
+        """Send a read until it is answered properly.
+
+        Args:
+            send: The request.
+            path: Its path, for messages and to know the shape of the answer.
+            page_token: The token that the request carried.
+
+        Raises:
+            RefusedError: The source refused.
+            SourceError: No proper answer came in all attempts.
+        """
+        attempts = Retrying(
+            retry=retry_if_exception_type(RetryableError),
+            stop=stop_after_attempt(len(self._backoff) + 1),
+            wait=self._wait_seconds,
+            reraise=True,
+        )
+        return attempts(self._read_once, send, path, page_token)
+
+    def _wait_seconds(self, state: RetryCallState) -> float:
+        # tenacity asks for a wait before it looks whether another attempt is allowed.
+        return (*self._backoff, 0.0)[min(state.attempt_number - 1, len(self._backoff))]
+
+    def _read_once(self, send: Callable[[], Any], path: str, page_token: object) -> Any:
+        if self._pace is not None:
+            self._pace.wait()
+        what = f"{self._address}{path}"
+        try:
+            body = send()
+        except APIError as error:
+            raise _meaning(error, what) from error
+        except requests.exceptions.JSONDecodeError as error:
+            raise RetryableError(f"{what} answered something that is not JSON.") from error
+        except requests.RequestException as error:
+            raise RetryableError(
+                f"{what} does not answer ({type(error).__name__}); check the address and the network."
+            ) from error
+        _check_shape(body, what, page_token)
+        return body
+
+
+class _TimeoutAdapter(HTTPAdapter):
+    def __init__(self, timeout: tuple[float, float]) -> None:
+        super().__init__()
+        self._timeout = timeout
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # pyright: ignore[reportIncompatibleMethodOverride]
+        options["timeout"] = options.get("timeout") or self._timeout
+        return super().send(request, **options)
+
+
+def _meaning(error: APIError, what: str) -> SourceError:
+    status = int(error.status_code or 0)
+    reason = str(error).strip()[:_SHOWN_CHARACTERS]
+    if status in (401, 403):
+        return RefusedError(
+            f"{what} refused the keys ({status}: {reason}); check ALPACA_API_KEY, "
+            "ALPACA_SECRET_KEY and the subscription of the feed.",
+            status,
+            reason,
+        )
+    if status == 429 or status >= 500:
+        return RetryableError(f"{what} answered {status}: {reason}; try again later.")
+    return RefusedError(f"{what} refused the request ({status}: {reason}).", status, reason)
+
+
+def _check_shape(body: Any, what: str, page_token: object) -> None:
+    if isinstance(body, list):
+        return
+    if not isinstance(body, dict):
+        raise RetryableError(f"{what} answered {type(body).__name__} instead of an object.")
+    for key in _LIST_KEYS:
+        if key not in body:
+            continue
+        entries = body[key]
+        if entries is None:
+            body[key] = {}
+        elif not isinstance(entries, dict) or not all(
+            isinstance(rows, list) for rows in entries.values()
+        ):
+            raise RetryableError(f"{what} answered {key} of another shape than lists by name.")
+    token = body.get("next_page_token")
+    if token is not None and (not isinstance(token, str) or not token or token == page_token):
+        raise RetryableError(
+            f"{what} answered the page token {token!r}, which leads nowhere: the rest is missing."
+        )

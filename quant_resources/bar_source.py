@@ -1,0 +1,126 @@
+"""The one protocol behind which every source of daily bars stands, and the frames it delivers.
+
+An implementation is one file (alpaca_bars.py). What a bar must satisfy is not decided here: a source
+delivers what it was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Protocol
+
+import polars as pl
+
+_UTC_TIME = pl.Datetime("us", "UTC")
+
+#: Raw bars: prices in USD per share as traded, volume in shares; everything nullable as sent.
+RAW_BAR_SCHEMA: dict[str, pl.DataType] = {
+    "session": pl.Date(),
+    "symbol": pl.String(),
+    "bar_time": _UTC_TIME,
+    "open": pl.Float64(),
+    "high": pl.Float64(),
+    "low": pl.Float64(),
+    "close": pl.Float64(),
+    "volume": pl.Float64(),
+    "vwap": pl.Float64(),
+    "trade_count": pl.Int64(),
+    "source": pl.String(),
+    "asof": pl.Date(),
+    "observed_at": _UTC_TIME,
+}
+
+#: Corporate actions: ratio in shares per share held, cash in USD per share held.
+CORPORATE_ACTION_SCHEMA: dict[str, pl.DataType] = {
+    "session": pl.Date(),
+    "ex_date": pl.Date(),
+    "symbol": pl.String(),
+    "action_type": pl.String(),
+    "ratio": pl.Float64(),
+    "cash": pl.Float64(),
+    "new_symbol": pl.String(),
+    "action_id": pl.String(),
+    "source": pl.String(),
+    "observed_at": _UTC_TIME,
+}
+
+#: The broker's list: active and inactive listings, with what may be done with them now.
+ASSET_SCHEMA: dict[str, pl.DataType] = {
+    "symbol": pl.String(),
+    "active": pl.Boolean(),
+    "tradable": pl.Boolean(),
+    "shortable": pl.Boolean(),
+    "fractionable": pl.Boolean(),
+}
+
+
+class BarSource(Protocol):
+    """A source of daily bars, corporate actions and listings of one market (XNYS sessions)."""
+
+    @property
+    def name(self) -> str:
+        """Source and feed as written into every row, such as "alpaca/iex"."""
+        ...
+
+    def newest_closed_session(self) -> date:
+        """The last session that has closed by the source's own clock.
+
+        Raises:
+            SourceError: The source does not answer.
+        """
+        ...
+
+    def symbols(self) -> list[str]:
+        """The symbols to ask for, ascending: the configured ones, or all that were ever listed.
+
+        Raises:
+            SourceError: A configured symbol is unknown to the source, or it does not answer.
+        """
+        ...
+
+    def assets(self) -> pl.DataFrame:
+        """The listings as of now (`ASSET_SCHEMA`), one row per symbol.
+
+        Raises:
+            SourceError: The source does not answer.
+        """
+        ...
+
+    def bars(
+        self, symbols: Sequence[str] | None, first: date, last: date, asof: date | None = None
+    ) -> pl.DataFrame:
+        """Raw daily bars of all sessions between two sessions (`RAW_BAR_SCHEMA`).
+
+        Args:
+            symbols: What to ask for; None for `symbols()`.
+            first: First session.
+            last: Last session; it must have closed.
+            asof: Ask for the company that owned a ticker on this day; None for rows as they traded
+                under the ticker, without following renames.
+
+        Returns:
+            The rows as sent, sorted by session and symbol. A bar stamped between two sessions comes
+            with the later one, its own time kept in ``bar_time``.
+
+        Raises:
+            SourceError: The source does not answer, answers nonsense, or has no bar at all for a
+                session: never is a part delivered as the whole.
+        """
+        ...
+
+    def corporate_actions(self, first: date, last: date) -> pl.DataFrame:
+        """Corporate actions with first <= session <= last (`CORPORATE_ACTION_SCHEMA`).
+
+        Args:
+            first: First session.
+            last: Last session.
+
+        Returns:
+            One row per action, unique by ``action_id``; ``session`` is the first session at or
+            after the ex-date.
+
+        Raises:
+            SourceError: The source does not answer or answers nonsense.
+        """
+        ...
