@@ -1,0 +1,258 @@
+"""From a table's declaration to a Dagster asset: the only glue between tables and the graph.
+
+`table_asset` decorates a thin function that receives lazy frames and returns a `TableResult`. Key,
+description, owners, kinds, column documentation, partitions and backfill policy come from the `Table`;
+storage is the IO manager's. What a table holds is declared in the stages' `schemas.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from quant_assets import partitions
+from quant_resources.errors import DataError
+from quant_resources.store import Store
+from quant_resources.tables import Column, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TABLE_METADATA = "quant/table"
+_ROWS_SHOWN = 15
+
+
+@dataclass(frozen=True)
+class TableInput:
+    """One input of a table asset: another table through a partition mapping."""
+
+    table: Table
+    mapping: dg.PartitionMapping | None = None
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """What a table asset computed: the rows of its partitions and what a trader would look at."""
+
+    frame: pl.DataFrame
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def table_asset(
+    table: Table,
+    ins: Mapping[str, TableInput] | None = None,
+    deps: Iterable[TableInput] = (),
+    backfill: bool = True,
+    kinds: Iterable[str] = (),
+) -> Callable[[Callable[..., TableResult]], dg.AssetsDefinition]:
+    """Declare the asset that computes a table.
+
+    Args:
+        table: The table; its grain decides the partitions.
+        ins: Parameter name to input; each arrives as one `pl.LazyFrame` over its partitions.
+        deps: Lineage without loading: tables that the function reads by itself or not at all.
+        backfill: Whether a range of partitions may be computed in one run. Order evidence may not.
+        kinds: Further kinds for the UI beside the table's.
+
+    Returns:
+        A decorator of `function(context, <inputs>, <resources>) -> TableResult`.
+    """
+    inputs = dict(ins or {})
+    ranged = backfill and table.grain in ("session", "labelled_session")
+
+    def decorate(function: Callable[..., TableResult]) -> dg.AssetsDefinition:
+        def compute(context: dg.AssetExecutionContext, **arguments: Any) -> dg.MaterializeResult:
+            result = function(context, **arguments)
+            _attach_metadata(context, table, result)
+            return dg.MaterializeResult(value=result.frame)
+
+        _wear_signature(compute, function)
+        return dg.asset(
+            key=table.path.split("/"),
+            ins={
+                name: dg.AssetIn(key=given.table.path.split("/"), partition_mapping=given.mapping)
+                for name, given in inputs.items()
+            },
+            deps=[
+                dg.AssetDep(given.table.path.split("/"), partition_mapping=given.mapping)
+                for given in deps
+            ],
+            description=table.description,
+            owners=list(table.owners),
+            kinds={*table.kinds, *kinds},
+            tags=dict(table.tags),
+            group_name=table.stage,
+            metadata={**column_metadata(table), "quant/grain": table.grain},
+            partitions_def=partitions.DEFAULT.of(table.grain),
+            backfill_policy=(
+                dg.BackfillPolicy.multi_run(partitions.SESSIONS_PER_RUN) if ranged else None
+            ),
+            io_manager_key="table_io",
+        )(compute)
+
+    return decorate
+
+
+def sessions_of(context: dg.AssetExecutionContext) -> list[date]:
+    """The partitions of this run as dates, ascending."""
+    return [date.fromisoformat(key) for key in context.partition_keys]
+
+
+def picture(figure: Figure) -> dg.MetadataValue:
+    """A matplotlib figure as Markdown metadata; the figure is closed."""
+    from matplotlib import pyplot as plt
+
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
+    plt.close(figure)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
+
+
+def shown_table(frame: pl.DataFrame, rows: int = _ROWS_SHOWN) -> dg.MetadataValue:
+    """The first rows of a frame as a Markdown table; text from data cannot break out of its cell."""
+    head = frame.head(rows)
+    lines = [
+        "| " + " | ".join(head.columns) + " |",
+        "|" + "---|" * head.width,
+        *("| " + " | ".join(_cell(value) for value in row) + " |" for row in head.iter_rows()),
+    ]
+    if frame.height > rows:
+        lines.append(f"\n{frame.height - rows} more rows.")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def column_metadata(table: Table) -> dict[str, Any]:
+    """Dagster's column schema of a table, with units, bounds and key in the descriptions."""
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    name=column.name,
+                    type=str(table.schema[column.name]),
+                    description=_column_text(column),
+                    constraints=dg.TableColumnConstraints(
+                        nullable=column.nullable,
+                        unique=table.key == (column.name,),
+                        other=_bounds(column),
+                    ),
+                )
+                for column in table.columns
+            ]
+        )
+    }
+
+
+class TableIOManager(dg.IOManager):
+    """Loads inputs as lazy frames and stores outputs through the `Store`.
+
+    Args:
+        store: The data root.
+        tables: Every table of the graph.
+    """
+
+    def __init__(self, store: Store, tables: Iterable[Table]) -> None:
+        self._store = store
+        self._tables = {table.path: table for table in tables}
+
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | None) -> None:
+        """Write the frame of the run's partitions, atomically per partition."""
+        if obj is None:
+            return
+        table = self._table(context.asset_key)
+        keys = context.asset_partition_keys if context.has_asset_partitions else ()
+        self._store.write(table, obj, list(keys))
+
+    def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
+        """All partitions that the mapping names, as one lazy frame.
+
+        Raises:
+            MissingPartitionError: One of them has not been materialized.
+        """
+        table = self._table(context.asset_key)
+        if not context.has_asset_partitions:
+            return self._store.read(table)
+        keys = list(context.asset_partition_keys)
+        return self._store.read(table, self._known(table, keys))
+
+    def _known(self, table: Table, keys: list[str]) -> list[str]:
+        # A month's first model is asked for before the newest labels of the month before can be
+        # known; what reads labels filters on `known_session` besides.
+        if table.grain != "labelled_session":
+            return keys
+        cut = len(keys) - partitions.LABEL_HORIZON
+        return keys[:cut] + [key for key in keys[cut:] if self._store.exists(table, key)]
+
+    def _table(self, key: dg.AssetKey) -> Table:
+        try:
+            return self._tables[key.to_user_string()]
+        except KeyError:
+            raise DataError(
+                f"No table is declared for asset {key.to_user_string()}; add it to its stage's "
+                "schemas.py and pass it to build_defs."
+            ) from None
+
+
+def _wear_signature(compute: Callable[..., Any], function: Callable[..., TableResult]) -> None:
+    # Dagster reads parameters and annotations to tell inputs from resources.
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters: Sequence[inspect.Parameter] = [
+        parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(function).parameters.items()
+    ]
+    hints = {name: hints.get(name, Any) for name in (p.name for p in parameters)}
+    hints["context"] = dg.AssetExecutionContext
+    compute.__annotations__ = {**hints, "return": dg.MaterializeResult}
+    compute.__dict__["__signature__"] = inspect.Signature(
+        [p.replace(annotation=hints[p.name]) for p in parameters],
+        return_annotation=dg.MaterializeResult,
+    )
+    compute.__name__ = function.__name__
+    compute.__doc__ = function.__doc__
+    compute.__module__ = function.__module__
+
+
+def _attach_metadata(context: dg.AssetExecutionContext, table: Table, result: TableResult) -> None:
+    column = table.partition_column
+    if column is None:
+        context.add_asset_metadata(
+            {"dagster/row_count": result.frame.height, **dict(result.metadata)}
+        )
+        return
+    counts = {
+        str(day): count for day, count in result.frame.get_column(column).value_counts().iter_rows()
+    }
+    keys = context.partition_keys
+    for key in keys:
+        context.add_asset_metadata({"dagster/row_count": counts.get(key, 0)}, partition_key=key)
+    # A picture weighs tens of kilobytes: only the newest partition of a range carries it.
+    context.add_asset_metadata(dict(result.metadata), partition_key=keys[-1])
+
+
+def _column_text(column: Column) -> str:
+    return f"{column.description} [{column.unit}]" if column.unit else column.description
+
+
+def _bounds(column: Column) -> list[str]:
+    texts = []
+    if column.minimum is not None:
+        texts.append(f">= {column.minimum:g}")
+    if column.maximum is not None:
+        texts.append(f"<= {column.maximum:g}")
+    if column.allowed is not None:
+        texts.append("one of " + ", ".join(column.allowed))
+    return texts
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
