@@ -1,0 +1,119 @@
+"""From raw deliveries to valid bars and quarantined rows: one pure function behind both tables.
+
+The algorithm:
+
+1. Listings are assigned from the (symbol, session) pairs of the whole history (listings.py).
+2. The rows of the wanted sessions and of `HISTORY_SESSIONS` before them are judged (validation.py).
+3. Rows that break a rule go to quarantine; every delivered row ends in exactly one of the two tables.
+4. Valid bars get the factors of the corporate actions since the listing's previous valid bar
+   (adjustment.py). An action that the price contradicts twice, on its ex-date (where the row was
+   quarantined as ``action_not_followed``) and on the next valid bar, is not applied.
+
+Only rows, actions and calendar up to the last wanted session are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from quant_assets.market_data.adjustment import session_factors, unapplied_actions
+from quant_assets.market_data.levels import OUTLIER_RETURN
+from quant_assets.market_data.listings import LISTING_GAP_SESSIONS, assign_listings
+from quant_assets.market_data.schemas import BARS, QUARANTINE
+from quant_assets.market_data.validation import HISTORY_SESSIONS, judge
+
+
+@dataclass(frozen=True)
+class Gated:
+    """What became of the delivered rows of the wanted sessions.
+
+    Attributes:
+        bars: Valid bars with factors (`schemas.BARS`).
+        quarantine: Rejected rows with rule, detail and remedy (`schemas.QUARANTINE`).
+        unapplied: Corporate actions that met a bar and could not be applied: ``session``,
+            ``symbol``, ``security_id``, ``ex_date``, ``action_type``, ``problem``.
+    """
+
+    bars: pl.DataFrame
+    quarantine: pl.DataFrame
+    unapplied: pl.DataFrame
+
+
+def gate(
+    deliveries: pl.LazyFrame,
+    actions: pl.LazyFrame,
+    wanted: Sequence[date],
+    sessions: Sequence[date],
+) -> Gated:
+    """Judge the deliveries of some sessions.
+
+    Args:
+        deliveries: Raw bars (`schemas.RAW_BARS`) from the data root's first session to the last
+            wanted one. Of sessions more than `HISTORY_SESSIONS` before the first wanted one, only
+            symbol and session are read.
+        actions: Corporate actions (`schemas.CORPORATE_ACTIONS`) of the same span.
+        wanted: The sessions to produce, ascending.
+        sessions: The calendar, ascending, from the data root's first session to the last wanted one.
+
+    Returns:
+        Valid bars and quarantined rows of the wanted sessions, sorted by session and symbol.
+    """
+    until = [session for session in sessions if session <= wanted[-1]]
+    near = until[max(until.index(wanted[0]) - HISTORY_SESSIONS, 0) :]
+    known = deliveries.filter(pl.col("session") <= wanted[-1])
+    facts = actions.filter(pl.col("session") <= wanted[-1]).collect()
+    pairs = known.select("symbol", "session").collect()
+    listings = assign_listings(pairs, facts, until, since=near[0])
+    judged = judge(known.filter(pl.col("session") >= near[0]).collect(), listings, facts, near)
+    valid = judged.filter(pl.col("rule").is_null()).drop("rule", "detail", "remedy")
+    is_wanted = pl.col("session").is_in(list(wanted))
+    bars, unapplied = _with_factors(valid, facts, near)
+    return Gated(
+        bars=_cleaned(bars.filter(is_wanted)).select(list(BARS.schema)).sort("session", "symbol"),
+        quarantine=judged.filter(is_wanted, pl.col("rule").is_not_null())
+        .select(list(QUARANTINE.schema))
+        .sort("session", "symbol", "rule", nulls_last=True),
+        unapplied=unapplied.filter(is_wanted),
+    )
+
+
+def _with_factors(
+    valid: pl.DataFrame, facts: pl.DataFrame, sessions: Sequence[date]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    given = session_factors(valid, facts, sessions, LISTING_GAP_SESSIONS)
+    previous = pl.col("close").shift(1).over("security_id", order_by="session")
+    contradicted = (
+        ((pl.col("close") / previous - 1).abs() <= OUTLIER_RETURN)
+        & ((pl.col("close") / (previous * pl.col("price_factor")) - 1).abs() > OUTLIER_RETURN)
+    ).fill_null(value=False)
+    marked = given.with_columns(contradicted=contradicted)
+    ignored = marked.filter("contradicted").select(
+        "session",
+        "symbol",
+        "security_id",
+        ex_date=pl.col("session"),
+        action_type=pl.lit("price-changing"),
+        problem=pl.format(
+            "the price did not follow the factor {} in two sessions",
+            pl.col("price_factor").round(6),
+        ),
+    )
+    bars = marked.with_columns(
+        pl.when("contradicted").then(1.0).otherwise(factor).alias(factor)
+        for factor in ("price_factor", "volume_factor")
+    )
+    unapplied = unapplied_actions(valid, facts, sessions, LISTING_GAP_SESSIONS)
+    return bars, pl.concat([unapplied, ignored]).sort("session", "symbol", "ex_date")
+
+
+def _cleaned(bars: pl.DataFrame) -> pl.DataFrame:
+    # A day without trades has no average price; sources send 0 for it.
+    usable = (pl.col("vwap").is_finite() & (pl.col("vwap") > 0)).fill_null(value=False)
+    return bars.with_columns(
+        vwap=pl.when(usable).then("vwap"),
+        trade_count=pl.when(pl.col("trade_count") >= 0).then("trade_count"),
+    )
