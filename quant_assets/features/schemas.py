@@ -1,0 +1,161 @@
+"""The tables of the features stage: columns, types, units, bounds and keys, each written once.
+
+Formulas and warm-ups come from the modules that compute them, so that the column documentation in
+the UI cannot differ from the computation.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from quant_assets.features import alpha158_formulas, anomaly, technical
+from quant_assets.features.technical_formulas import INDICATORS
+from quant_resources.tables import Column, Table
+
+STAGE = "features"
+
+MEMBER = (
+    Column("session", pl.Date, "Session at whose close the row is known"),
+    Column("symbol", pl.String, "Ticker at the session"),
+    Column("security_id", pl.String, "Listing: its first symbol @ its first session"),
+)
+
+_WINDOW = "window {window} sessions"
+_BOUNDS: dict[str, tuple[float | None, float | None]] = {
+    "rsi_14": (0.0, 100.0),
+    "bollinger_bandwidth": (0.0, None),
+    "atr_14": (0.0, None),
+    "adx_14": (0.0, 100.0),
+    "stochastic_k": (0.0, 100.0),
+    "stochastic_d": (0.0, 100.0),
+    "obv_trend_20": (-1.0, 1.0),
+    "momentum_20": (-1.0, None),
+    "momentum_60": (-1.0, None),
+    "momentum_252": (-1.0, None),
+    "realised_volatility_20": (0.0, None),
+    "dollar_volume_20": (0.0, None),
+    "gap": (-1.0, None),
+    "distance_52w_high": (-1.0, 0.0),
+    "distance_52w_low": (0.0, None),
+}
+
+
+def _alpha158_columns() -> tuple[Column, ...]:
+    # Nullable and without bounds: a column may be NaN for a member, and the rules that need thought are in checks.py.
+    return tuple(
+        Column(name, pl.Float32, formula, nullable=True)
+        for name, formula in alpha158_formulas.FORMULAS.items()
+    )
+
+
+def _technical_columns() -> tuple[Column, ...]:
+    columns = []
+    for indicator in INDICATORS:
+        for name, (description, unit) in indicator.columns.items():
+            minimum, maximum = _BOUNDS.get(name, (None, None))
+            columns.append(
+                Column(
+                    name,
+                    pl.Float64,
+                    f"{description}. Warm-up: {indicator.bars} bars",
+                    unit,
+                    nullable=True,
+                    minimum=minimum,
+                    maximum=maximum,
+                )
+            )
+    return tuple(columns)
+
+
+ALPHA158 = Table(
+    stage=STAGE,
+    name="alpha158",
+    grain="session",
+    description=(
+        "The 158 price and volume features of Microsoft Qlib for every member of the universe, equal to Qlib's values, "
+        f"from bars of the session and the {alpha158_formulas.LOOKBACK} before it, adjusted as known at the session. "
+        "NaN where a feature is undefined. Read by the models."
+    ),
+    columns=(*MEMBER, *_alpha158_columns()),
+    key=("session", "symbol"),
+)
+
+TECHNICAL = Table(
+    stage=STAGE,
+    name="technical",
+    grain="session",
+    description=(
+        "The usual technical indicators for every member of the universe, each from exactly the bars of its warm-up "
+        f"(within the session and the {technical.LOOKBACK} before it), empty without them. Read by the rule strategies."
+    ),
+    columns=(*MEMBER, *_technical_columns()),
+    key=("session", "symbol"),
+)
+
+ANOMALY = Table(
+    stage=STAGE,
+    name="anomaly",
+    grain="session",
+    description=(
+        "How unlike the recent past of the whole market each member's session was: the score of an Isolation Forest "
+        f"fitted on the {anomaly.TRAINING_SESSIONS} sessions before the month. For people and for risk; an anomaly is "
+        "no error."
+    ),
+    columns=(
+        *MEMBER,
+        Column(
+            "anomaly_score",
+            pl.Float64,
+            "About 0.5 and below is ordinary, towards 1 easily isolated; empty in the warm-up",
+            nullable=True,
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        Column(
+            "explained_by",
+            pl.String,
+            "The two features farthest from their usual value, in robust standard deviations; of "
+            + "; ".join(f"{name} ({text})" for name, text in anomaly.FEATURES.items()),
+        ),
+    ),
+    key=("session", "symbol"),
+)
+
+LABELS = Table(
+    stage=STAGE,
+    name="labels",
+    grain="labelled_session",
+    description=(
+        "What a decision at the session's close would have earned: close t+1 to close t+2, adjusted. Empty where the "
+        "security was not traded at either end. Not known before known_session; read by the models alone."
+    ),
+    columns=(
+        *MEMBER,
+        Column(
+            "forward_return",
+            pl.Float64,
+            "close t+2 / close t+1 - 1, adjusted as known at t+2",
+            "fraction",
+            nullable=True,
+            minimum=-1.0,
+        ),
+        Column(
+            "forward_return_zscore",
+            pl.Float64,
+            "forward_return less the session's mean, over its standard deviation",
+            nullable=True,
+        ),
+        Column(
+            "forward_return_rank",
+            pl.Float64,
+            "Rank of forward_return in its session, 0 = lowest, 1 = highest",
+            nullable=True,
+            minimum=0.0,
+            maximum=1.0,
+        ),
+        Column("known_session", pl.Date, "First session at whose close the label is known (t+2)"),
+    ),
+    key=("session", "symbol"),
+)
+
+TABLES: tuple[Table, ...] = (ALPHA158, TECHNICAL, ANOMALY, LABELS)
