@@ -1,0 +1,270 @@
+"""From the strategies' signals to target quantities: what the book wants to hold, by strategy.
+
+Pure. Does not belong here: turning targets into orders (`intents.py`) and refusing orders
+(`risk_limits.py`). How a target comes about:
+
+1. A strategy's capital is its allocation x equity. Its sleeve is what it wanted last, as frozen in the
+   ledger, carried over the splits since then.
+2. A signal with a target weight wants weight x capital / reference price, rounded towards zero: whole
+   shares, fractions only for longs of fractionable symbols where the policy allows them.
+3. A signal without a target weight keeps the sleeve's quantity of that symbol.
+4. A symbol of the sleeve that has no signal any more is closed.
+5. A strategy without usable signals (failed, missing, empty) keeps its whole sleeve: it is never
+   liquidated by accident.
+6. A symbol without a current price keeps the sleeve too: nothing is decided blindly.
+7. The reference price is the broker's last price. Where a split lies between that price and the session,
+   it is the last raw close divided by the split: brokers differ in when their prices change over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import ROUND_DOWN, Decimal
+from typing import Final
+
+import polars as pl
+
+from quant_resources.broker import Asset, LatestPrice, Split
+from quant_resources.calendar import NEW_YORK
+
+_WHOLE: Final = Decimal(1)
+_FRACTION: Final = Decimal("1e-9")
+_ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one strategy wants to hold of one symbol.
+
+    Attributes:
+        target_weight: Fraction of the strategy's capital that the signal asked for.
+        target_quantity: Shares, negative for short.
+        reference_price: USD, as of the trading session's share count.
+        reason: Why it is this quantity, for a person.
+        changed: False where the sleeve is kept, so that nothing is traded for it.
+    """
+
+    strategy: str
+    symbol: str
+    security_id: str
+    signal_session: date
+    score: Decimal | None
+    target_weight: Decimal
+    target_quantity: Decimal
+    reference_price: Decimal
+    reason: str
+    model_version: str
+    changed: bool = True
+
+
+@dataclass(frozen=True)
+class Sleeve:
+    """What a strategy wanted when a batch was last frozen, by symbol."""
+
+    trading_session: date
+    targets: Mapping[str, Target]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Reference prices of the trading session and the symbols whose price cannot be used."""
+
+    usable: Mapping[str, Decimal]
+    refused: Mapping[str, str]
+
+
+def reference_prices(
+    latest: Mapping[str, LatestPrice],
+    closes: Mapping[str, LatestPrice],
+    symbols: Collection[str],
+    *,
+    splits: Sequence[Split],
+    trading_session: date,
+    oldest: timedelta,
+    now: datetime,
+) -> Prices:
+    """Prices at the share count of the trading session.
+
+    Args:
+        latest: The broker's last prices.
+        closes: Raw closes of the session before, needed for the symbols of `split_since`.
+        symbols: What is asked for.
+        splits: Splits until the trading session.
+        trading_session: The session that will be traded.
+        oldest: Age from which a price is not used.
+        now: The broker's time.
+    """
+    usable: dict[str, Decimal] = {}
+    refused: dict[str, str] = {}
+    for symbol in sorted(symbols):
+        price = latest.get(symbol)
+        if price is None or price.price <= 0:
+            refused[symbol] = "the broker has no price"
+        elif now - price.at > oldest:
+            refused[symbol] = f"the last price is of {price.at:%Y-%m-%d}"
+        else:
+            ratio = _ratio_since(price, splits, trading_session)
+            if ratio == 1:
+                usable[symbol] = price.price
+            elif symbol in closes:
+                close = closes[symbol]
+                usable[symbol] = close.price / _ratio_since(close, splits, trading_session)
+            else:
+                refused[symbol] = "a split is due and the broker has no close from before it"
+    return Prices(usable, refused)
+
+
+def split_since(
+    latest: Mapping[str, LatestPrice], splits: Sequence[Split], trading_session: date
+) -> set[str]:
+    """Symbols with a split between their last price and the session."""
+    return {
+        symbol
+        for symbol, price in latest.items()
+        if _ratio_since(price, splits, trading_session) != 1
+    }
+
+
+def _ratio_since(price: LatestPrice, splits: Sequence[Split], trading_session: date) -> Decimal:
+    made = price.at.astimezone(NEW_YORK).date()
+    return split_ratio(price.symbol, splits, made, trading_session)
+
+
+def split_ratio(symbol: str, splits: Sequence[Split], after: date, until: date) -> Decimal:
+    """New shares per old share by the splits with after < ex_date ≤ until; 1 without any."""
+    ratio = Decimal(1)
+    for split in splits:
+        if split.symbol == symbol and after < split.ex_date <= until:
+            ratio *= split.ratio
+    return ratio
+
+
+def carried_sleeve(sleeve: Sleeve, splits: Sequence[Split], trading_session: date) -> Sleeve:
+    """The sleeve at the share count of the trading session."""
+    targets = {}
+    for symbol, target in sleeve.targets.items():
+        ratio = split_ratio(symbol, splits, sleeve.trading_session, trading_session)
+        targets[symbol] = (
+            target
+            if ratio == 1
+            else replace(
+                target,
+                target_quantity=(target.target_quantity * ratio).quantize(_FRACTION),
+                reference_price=target.reference_price / ratio,
+            )
+        )
+    return Sleeve(trading_session, targets)
+
+
+def plan_strategy(
+    strategy: str,
+    signals: pl.DataFrame,
+    sleeve: Sleeve,
+    *,
+    capital: Decimal,
+    prices: Prices,
+    assets: Mapping[str, Asset],
+    held: Collection[str],
+    fractional: bool,
+) -> list[Target]:
+    """Targets of one strategy that has usable signals.
+
+    Args:
+        strategy: Its name.
+        signals: Rows of its signal table of the session before: symbol, security_id, session, score,
+            target_weight, model_version.
+        sleeve: What it wanted last, carried to this session.
+        capital: Its capital, USD.
+        prices: Reference prices.
+        assets: What the broker allows per symbol.
+        held: Symbols that the book holds: their closed targets are repeated until they are gone.
+        fractional: Whether longs may be fractions of a share.
+
+    Returns:
+        One target per symbol that is wanted, was wanted, or is still held from a closed target.
+    """
+    targets: list[Target] = []
+    rows = signals.select(
+        "symbol", "security_id", "session", "score", "target_weight", "model_version"
+    ).iter_rows()
+    seen: set[str] = set()
+    for symbol, security_id, session, score, weight, model_version in rows:
+        seen.add(symbol)
+        kept = sleeve.targets.get(symbol)
+        price = prices.usable.get(symbol)
+        if weight is None or price is None:
+            if kept is not None:
+                why = (
+                    "the signal keeps what is held"
+                    if weight is None
+                    else f"kept: {prices.refused.get(symbol, 'no price')}"
+                )
+                targets.append(keep(kept, prices, why))
+            continue
+        wanted = Decimal(str(weight))
+        quantity = _round_shares(
+            wanted * capital / price, fractional and wanted > 0 and _fractionable(assets, symbol)
+        )
+        still_there = kept is not None and (kept.target_quantity != 0 or symbol in held)
+        if wanted == 0 and not still_there:
+            continue
+        targets.append(
+            Target(
+                strategy=strategy,
+                symbol=symbol,
+                security_id=security_id,
+                signal_session=session,
+                score=None if score is None else Decimal(str(score)).quantize(_FRACTION),
+                target_weight=wanted.quantize(_FRACTION),
+                target_quantity=quantity,
+                reference_price=price,
+                reason=f"{float(wanted):+.2%} of {float(capital):,.0f} USD at {float(price):,.4f}",
+                model_version=model_version,
+            )
+        )
+    session, model_version = signals.select("session", "model_version").row(0)
+    for symbol, kept in sleeve.targets.items():
+        if symbol in seen or (kept.target_quantity == 0 and symbol not in held):
+            continue
+        if symbol not in prices.usable:
+            targets.append(keep(kept, prices, f"kept: {prices.refused.get(symbol, 'no price')}"))
+            continue
+        targets.append(
+            replace(
+                kept,
+                signal_session=session,
+                score=None,
+                target_weight=_ZERO,
+                target_quantity=_ZERO,
+                reference_price=prices.usable[symbol],
+                reason="closed: the strategy has no signal for it any more",
+                model_version=model_version,
+                changed=True,
+            )
+        )
+    return targets
+
+
+def keep_sleeve(sleeve: Sleeve, prices: Prices, held: Collection[str], why: str) -> list[Target]:
+    """The targets of a strategy that has no usable signals: what it wanted last, untraded."""
+    return [
+        keep(target, prices, why)
+        for symbol, target in sleeve.targets.items()
+        if target.target_quantity != 0 or symbol in held
+    ]
+
+
+def keep(target: Target, prices: Prices, why: str) -> Target:
+    """The target as it was, at today's price where there is one."""
+    price = prices.usable.get(target.symbol, target.reference_price)
+    return replace(target, reference_price=price, reason=why, changed=False)
+
+
+def _round_shares(quantity: Decimal, fraction: bool) -> Decimal:
+    return quantity.quantize(_FRACTION if fraction else _WHOLE, rounding=ROUND_DOWN) + _ZERO
+
+
+def _fractionable(assets: Mapping[str, Asset], symbol: str) -> bool:
+    return symbol in assets and assets[symbol].fractionable
