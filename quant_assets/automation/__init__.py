@@ -1,0 +1,1 @@
+"""When the graph runs: jobs of the trading day, their schedules and sensors."""

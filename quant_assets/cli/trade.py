@@ -1,0 +1,66 @@
+"""`quant trade`: one trading session, from the newest bars to orders, and in the evening the books."""
+
+from __future__ import annotations
+
+from datetime import datetime, time
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from quant_resources.calendar import NEW_YORK, XNYS
+from quant_resources.settings import load_settings
+
+_MORNING, _BEFORE_OPEN, _EVENING = time(7), time(9), time(18)
+
+
+def trade(
+    mode: Annotated[
+        Literal["dry_run", "paper", "live"] | None,
+        typer.Option(help="Overrides QUANT_TRADING_MODE; dry_run sends nothing."),
+    ] = None,
+    settle: Annotated[
+        bool, typer.Option("--settle", help="Book and report the session that has closed.")
+    ] = False,
+) -> None:
+    """Trade the broker's current session; on the local exchange its clock is moved along.
+
+    With Alpaca: run it before the open, and again with --settle after the close.
+    """
+    from quant_assets.cli.backfill import assert_nothing_failed
+    from quant_assets.cli.exchange import advance_to
+    from quant_assets.cli.platform import only_one, running_platform
+    from quant_assets.cli.progress import shown_progress
+    from quant_assets.orders.trading_sessions import session_to_settle, session_to_trade
+    from quant_resources.exchange.control import ExchangeControl
+
+    settings, console = load_settings(), Console()
+    if mode is not None:
+        settings = settings.model_copy(update={"trading_mode": mode})
+    with only_one(settings.data_root, "trade"), running_platform(settings) as platform:
+        control = ExchangeControl(platform.exchange_url) if platform.exchange_url else None
+        clock = platform.broker.clock()
+        session = session_to_settle(clock) if settle else session_to_trade(clock)
+        platform.reach(session)
+        with shown_progress(console) as progress, platform.graph(progress) as runner:
+            day = platform.trading_day(runner)
+            if not settle:
+                if control is not None:
+                    advance_to(control, datetime.combine(session, _MORNING, NEW_YORK))
+                day.learn_until(XNYS.previous(session))
+                if control is not None:
+                    advance_to(control, datetime.combine(session, _BEFORE_OPEN, NEW_YORK))
+                day.trade(session)
+            if control is not None:
+                advance_to(control, datetime.combine(session, _EVENING, NEW_YORK))
+            if settle or control is not None:
+                day.settle(session)
+            tally = runner.tally
+        done = "traded and settled" if control else ("settled" if settle else "traded")
+        console.print(
+            f"{session}: {done} in mode {settings.trading_mode}; {tally.checks_passed} checks "
+            f"passed, {len(tally.checks_failed)} failed."
+        )
+        for sentence in (*tally.checks_failed, *tally.failed_steps):
+            console.print(f"  {sentence}", highlight=False)
+        assert_nothing_failed(tally.failed_steps)

@@ -1,0 +1,70 @@
+"""A walk through days: what each schedule asks for, and why it skips."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import dagster as dg
+import pytest
+
+from quant_assets.automation.schedules import STEPS, requested
+from quant_assets.market_span import MarketSpan
+from quant_assets.partitions import partitions_for
+from quant_resources.calendar import NEW_YORK
+
+SPAN = MarketSpan(
+    first_session=date(2022, 1, 3),
+    last_session=date(2024, 12, 31),
+    first_trading_session=date(2023, 11, 1),
+)
+PARTITIONS = partitions_for(SPAN)
+
+
+def asked(day: date) -> dict[str, str]:
+    """Job to partition key, for the ticks of one day; skipped jobs are absent."""
+    answers = {}
+    for step in STEPS:
+        minute, hour = step.cron.split()[:2]
+        tick = datetime(day.year, day.month, day.day, int(hour), int(minute), tzinfo=NEW_YORK)
+        answer = requested(step, tick, PARTITIONS)
+        if isinstance(answer, dg.RunRequest):
+            assert answer.run_key == f"{step.job}-{answer.partition_key}"
+            answers[step.job] = answer.partition_key
+    return answers
+
+
+def test_thanksgiving_week() -> None:
+    wednesday = asked(date(2023, 11, 22))
+    assert wednesday["signal"] == "2023-11-21"
+    assert wednesday["trade"] == wednesday["settle"] == "2023-11-22"
+    assert asked(date(2023, 11, 23)) == {}
+    half_day = asked(date(2023, 11, 24))
+    assert half_day["ingest"] == "2023-11-22"
+    assert half_day["label"] == "2023-11-20"
+    assert half_day["trade"] == "2023-11-24"
+    assert asked(date(2023, 11, 25)) == asked(date(2023, 11, 26)) == {}
+    assert asked(date(2023, 11, 27))["signal"] == "2023-11-24"
+
+
+def test_new_year() -> None:
+    assert asked(date(2023, 12, 29))["signal"] == "2023-12-28"
+    assert asked(date(2024, 1, 1)) == {}
+    second = asked(date(2024, 1, 2))
+    assert second["signal"] == "2023-12-29"
+    assert "train" not in second
+    third = asked(date(2024, 1, 3))
+    # The first session of January is signalled next morning, by January's model.
+    assert third["train"] == "2024-01-01"
+    assert third["signal"] == "2024-01-02"
+    assert "train" not in asked(date(2024, 1, 4))
+
+
+def test_outside_the_market_is_a_reason_not_a_run() -> None:
+    assert asked(date(2025, 6, 2)) == {}
+    assert "trade" not in asked(date(2023, 6, 1))
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.job)
+def test_a_skip_says_why(step: object) -> None:
+    answer = requested(step, datetime(2023, 11, 23, 9, tzinfo=NEW_YORK), PARTITIONS)  # pyright: ignore[reportArgumentType]
+    assert answer == "2023-11-23 is no trading session."
