@@ -112,7 +112,7 @@ def picture(figure: Figure) -> dg.MetadataValue:
     from matplotlib import pyplot as plt
 
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=80)
     plt.close(figure)
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckScope", "Finding", "TableCheck", "check_definitions"]
 
+#: Metadata of an evaluation: the ends of what it looked at.
+FIRST_PARTITION = "first_partition"
+LAST_PARTITION = "last_partition"
 _PARTITION_TAG = "dagster/partition"
 _RANGE_START_TAG = "dagster/asset_partition_range_start"
 _RANGE_END_TAG = "dagster/asset_partition_range_end"
@@ -137,6 +140,8 @@ def _result(rule: TableCheck, finding: Finding, keys: Sequence[str]) -> dg.Asset
     if keys:
         span = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]} ({len(keys)})"
         metadata["partitions"] = dg.MetadataValue.text(span)
+        metadata[FIRST_PARTITION] = dg.MetadataValue.text(keys[0])
+        metadata[LAST_PARTITION] = dg.MetadataValue.text(keys[-1])
     if finding.remedy:
         metadata["what_to_do"] = dg.MetadataValue.text(finding.remedy)
     if finding.sample is not None and finding.sample.height:

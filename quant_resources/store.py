@@ -40,8 +40,8 @@ class Store:
         folder = self.root / table.path
         if not folder.exists():
             return []
-        names = (entry.name if table.vintaged else entry.stem for entry in folder.iterdir())
-        return sorted(name for name in names if _PARTITION_KEY.fullmatch(name))
+        found = folder.iterdir() if table.vintaged else folder.glob("*.parquet")
+        return sorted(entry.stem for entry in found if _PARTITION_KEY.fullmatch(entry.stem))
 
     def exists(self, table: Table, partition: str | None = None) -> bool:
         """Whether the partition (or the unpartitioned table) is stored."""

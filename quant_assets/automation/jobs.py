@@ -6,6 +6,7 @@
 | label | labelled session | after ingest, the newest session whose horizon has closed |
 | train | month | before the first signals of a month |
 | signal | session | 08:00, the session before |
+| compare | session | 08:15, the session before |
 | trade | trading session | before the open |
 | settle | trading session | 18:00, on the broker's closing marks |
 | backtest | none | when asked for |
@@ -26,6 +27,7 @@ INGEST = "ingest"
 LABEL = "label"
 TRAIN = "train"
 SIGNAL = "signal"
+COMPARE = "compare"
 TRADE = "trade"
 SETTLE = "settle"
 BACKTEST = "backtest"
@@ -35,7 +37,8 @@ _DESCRIPTIONS = {
     INGEST: "Market data and features of closed sessions.",
     LABEL: "Labels of sessions whose horizon has closed.",
     TRAIN: "The models of a month, from what was known before it.",
-    SIGNAL: "Signals at the close of a session, and how every strategy has done until then.",
+    SIGNAL: "Signals at the close of a session.",
+    COMPARE: "How every strategy has done until the close of a session.",
     TRADE: "Freeze the batch of the trading session in the ledger, then send it.",
     SETTLE: "Book the day's fills, reconcile with the broker, freeze the evidence, report.",
     BACKTEST: "Every strategy over all history, with costs.",
@@ -52,6 +55,9 @@ def job_of(table: Table) -> str:
         return BACKTEST
     if table.grain == "trading_session":
         return TRADE if table.path in _BEFORE_THE_OPEN else SETTLE
+    if table.stage == "performance":
+        # Not with the signals: a strategy that fails would keep the others from being compared.
+        return COMPARE
     return INGEST if table.stage in ("market_data", "features") else SIGNAL
 
 

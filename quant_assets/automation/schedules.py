@@ -59,6 +59,7 @@ STEPS: tuple[DailyStep, ...] = (
     DailyStep(jobs.LABEL, "labelled_session", "30 7 * * 1-5", _labelled),
     DailyStep(jobs.TRAIN, "month", "40 7 * * 1-5", _new_month),
     DailyStep(jobs.SIGNAL, "session", "0 8 * * 1-5", _previous),
+    DailyStep(jobs.COMPARE, "session", "15 8 * * 1-5", _previous),
     DailyStep(jobs.TRADE, "trading_session", "0 9 * * 1-5", _today),
     DailyStep(jobs.SETTLE, "trading_session", "0 18 * * 1-5", _today),
 )

@@ -1,13 +1,15 @@
 """The order-update sensor: what happened to our orders reaches the ledger without anyone asking.
 
-Off by default. It books fills and order states as often as it looks, and asks for the evidence of the
-session only when the session has closed and something new was booked. Schedules are in `schedules.py`.
+Off by default. Each look is one pass of the order protocol: fills are booked, second legs and purchases
+that waited for them are sent, what is past its deadline ends. Once the session has closed its evidence
+is asked for, once. Schedules are in `schedules.py`.
 """
 
 import dagster as dg
 
 from quant_assets.automation import jobs
-from quant_assets.orders.booking import sync_with_broker
+from quant_assets.orders.policy import TradingPolicy
+from quant_assets.orders.submission import run_pass
 from quant_assets.orders.trading_sessions import has_closed, session_to_settle
 from quant_assets.partitions import Partitions
 from quant_resources.broker import Broker
@@ -27,18 +29,22 @@ def _order_updates(partitions: Partitions) -> dg.SensorDefinition:
         job_name=jobs.SETTLE,
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Books fills and order states; settles the session once it has closed.",
+        description=(
+            "Books fills, sends what was waiting for them, ends what has expired; settles the "
+            "session once it has closed."
+        ),
     )
     def order_updates(
         context: dg.SensorEvaluationContext,
         ledger: dg.ResourceParam[Ledger],
         broker: dg.ResourceParam[Broker],
+        trading_policy: dg.ResourceParam[TradingPolicy],
     ) -> dg.SensorResult | dg.SkipReason:
-        booked = sync_with_broker(ledger, broker)
+        done = run_pass(ledger, broker, trading_policy)
         clock = broker.clock()
         session = session_to_settle(clock)
         key = session.isoformat()
-        told = f"{booked.fills} fills and {booked.activities} activities booked"
+        told = f"{done.sent} sent, {done.adopted} adopted, {done.expired} expired, {done.left} left"
         if not has_closed(clock, session):
             return dg.SkipReason(f"{told}; session {key} is open, evidence is frozen after it.")
         if context.cursor == key:

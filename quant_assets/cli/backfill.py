@@ -43,7 +43,7 @@ def backfill(
             f"{len(keys)} sessions ({keys[0]} to {keys[-1]}) are complete: {tally.runs} runs, "
             f"{tally.checks_passed} checks passed, {len(tally.checks_failed)} failed."
         )
-        for sentence in (*tally.checks_failed, *tally.failed_steps):
+        for sentence in tally.sentences():
             console.print(f"  {sentence}", highlight=False)
         console.print(f"Seconds by job: {_seconds(tally.seconds)}.")
         assert_nothing_failed(tally.failed_steps)

@@ -155,6 +155,8 @@ def _live_through(platform: Platform, runner: GraphRunner, control: ExchangeCont
         advance_to(control, datetime.combine(session, _BEFORE_OPEN, NEW_YORK))
         day.trade(session)
         advance_to(control, datetime.combine(session, _EVENING, NEW_YORK))
+        # The report sets the account beside the backtests.
+        day.backtest()
         day.settle(session)
     morning_after = datetime.combine(trading[-1] + timedelta(days=1), _MORNING, NEW_YORK)
     advance_to(control, morning_after)

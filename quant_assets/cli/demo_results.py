@@ -43,7 +43,7 @@ def show_results(
     for label, value in results(platform, exchange, runner.check_counts()).rows:
         table.add_row(label, value)
     console.print(table)
-    for sentence in (*tally.checks_failed, *tally.failed_steps):
+    for sentence in tally.sentences():
         console.print(f"[yellow]![/] {sentence}", highlight=False)
     if tally.seconds:
         spent = ", ".join(f"{job} {seconds:.0f} s" for job, seconds in tally.seconds.items())

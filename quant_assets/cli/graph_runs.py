@@ -15,6 +15,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from quant_assets.partitions import range_tags, years
+from quant_assets.table_checks import FIRST_PARTITION, LAST_PARTITION
 from quant_resources.errors import QuantError
 
 #: Called with what is being done and how much of it is done, 0 to 1.
@@ -32,16 +33,24 @@ class Tally:
     Attributes:
         runs: How many runs were made.
         checks_passed: Check evaluations that passed.
-        checks_failed: Sentences of those that did not.
+        checks_failed: Asset and check to the sentences of its failures, oldest first.
         failed_steps: Sentences of steps that failed without stopping the work.
         seconds: Wall time by job.
     """
 
     runs: int = 0
     checks_passed: int = 0
-    checks_failed: list[str] = field(default_factory=list)
+    checks_failed: dict[str, list[str]] = field(default_factory=dict)
     failed_steps: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def sentences(self) -> list[str]:
+        """What did not pass, a line per check with its newest failure and how often it failed."""
+        checks = [
+            told[-1] if len(told) == 1 else f"{told[-1]} ({len(told)} times, this is the newest)"
+            for told in self.checks_failed.values()
+        ]
+        return [*checks, *self.failed_steps]
 
 
 class GraphRunner:
@@ -61,13 +70,26 @@ class GraphRunner:
         self.tally = Tally()
         self._progress = progress
 
-    def missing(self, job: str, keys: Sequence[str]) -> list[str]:
-        """Those of the keys that at least one asset of the job has not materialized, ascending."""
+    def done(self, job: str, key: str) -> bool:
+        """Whether every asset of a job has made a partition that no check refuses."""
+        return not self.missing(self._assets(job), [key])
+
+    def missing(self, assets: Sequence[dg.AssetKey], keys: Sequence[str]) -> list[str]:
+        """Those of the keys for which there is work left, ascending.
+
+        That is: an asset has not materialized them, or its newest blocking check has refused them.
+        """
         done: set[str] | None = None
-        for asset in self._assets(job):
+        for asset in assets:
             stored = self.instance.get_materialized_partitions(asset)
             done = stored if done is None else done & stored
-        return [key for key in keys if done is None or key not in done]
+        refused = self._refused(assets)
+        return [
+            key
+            for key in keys
+            if (done is not None and key not in done)
+            or any(first <= key <= last for first, last in refused)
+        ]
 
     def never_made(self, job: str) -> bool:
         """Whether an asset of the job (of unpartitioned ones) has never been materialized."""
@@ -96,13 +118,35 @@ class GraphRunner:
         Raises:
             RunFailedError: A step failed that is not optional, or a blocking check did.
         """
-        missing = set(self.missing(job, keys))
-        for stretch in stretches(keys, missing):
-            for chunk in years(stretch):
-                self.run(job, chunk, optional)
+        forgiven = set(optional)
+        work: dict[tuple[str, ...], list[dg.AssetKey]] = {}
+        required = [a for a in self._assets(job) if a.to_user_string() not in forgiven]
+        if required:
+            work[tuple(self.missing(required, keys))] = required
+        # What may fail has its own account of what is missing, so that one that fails always does
+        # not make the others again.
+        for asset in self._assets(job):
+            if asset not in required:
+                work.setdefault(tuple(self.missing([asset], keys)), []).append(asset)
+        for missing, selected in work.items():
+            for stretch in stretches(keys, set(missing)):
+                for chunk in years(stretch):
+                    self.run(job, chunk, forgiven, selected)
 
-    def run(self, job: str, keys: Sequence[str], optional: Iterable[str] = ()) -> None:
+    def run(
+        self,
+        job: str,
+        keys: Sequence[str],
+        optional: Iterable[str] = (),
+        selected: Sequence[dg.AssetKey] | None = None,
+    ) -> None:
         """Run a job for neighbouring partitions (none for unpartitioned assets).
+
+        Args:
+            job: Job name.
+            keys: Partitions to make.
+            optional: Asset paths whose failure does not stop the work.
+            selected: Assets of the job; all by default.
 
         Raises:
             RunFailedError: See `ensure`.
@@ -114,6 +158,7 @@ class GraphRunner:
         result = self.definitions.resolve_job_def(job).execute_in_process(
             instance=self.instance,
             partition_key=keys[0] if len(keys) == 1 else None,
+            asset_selection=selected,
             tags=tags,
             # The command shows its own progress; the event log in PostgreSQL keeps everything.
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
@@ -124,14 +169,30 @@ class GraphRunner:
         self._progress(label, 1.0)
         self._judge(label, result, set(optional))
 
+    def _refused(self, assets: Sequence[dg.AssetKey]) -> list[tuple[str, str]]:
+        """First and last partition of every newest evaluation that blocks."""
+        graph = self.definitions.resolve_asset_graph()
+        checks = sorted(graph.get_check_keys_for_assets(set(assets)))
+        newest = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+        refused: list[tuple[str, str]] = []
+        for record in newest.values():
+            evaluation = record.evaluation
+            if evaluation is None or evaluation.passed or not evaluation.blocking:
+                continue
+            ends = (evaluation.metadata.get(name) for name in (FIRST_PARTITION, LAST_PARTITION))
+            first, last = (str(end.value) if end is not None else "" for end in ends)
+            refused.append((first, last))
+        return refused
+
     def _judge(self, label: str, result: dg.ExecuteInProcessResult, optional: set[str]) -> None:
         for evaluation in result.get_asset_check_evaluations():
             if evaluation.passed:
                 self.tally.checks_passed += 1
                 continue
             path = evaluation.asset_key.to_user_string()
-            told = f"{label}: check {path}:{evaluation.check_name}: {evaluation.description}"
-            self.tally.checks_failed.append(told)
+            check = f"{path}:{evaluation.check_name}"
+            told = f"{label}: check {check}: {evaluation.description}"
+            self.tally.checks_failed.setdefault(check, []).append(told)
             if evaluation.blocking and path not in optional:
                 remedy = evaluation.metadata.get("what_to_do")
                 raise RunFailedError(f"{told} {remedy.value if remedy else ''}".strip())

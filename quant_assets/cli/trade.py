@@ -61,6 +61,6 @@ def trade(
             f"{session}: {done} in mode {settings.trading_mode}; {tally.checks_passed} checks "
             f"passed, {len(tally.checks_failed)} failed."
         )
-        for sentence in (*tally.checks_failed, *tally.failed_steps):
+        for sentence in tally.sentences():
             console.print(f"  {sentence}", highlight=False)
         assert_nothing_failed(tally.failed_steps)

@@ -49,6 +49,7 @@ class TradingDay:
         for month in self._months(sessions):
             self._runner.ensure(jobs.TRAIN, [month.isoformat()])
         self._runner.ensure(jobs.SIGNAL, keys, optional=self._strategies)
+        self._runner.ensure(jobs.COMPARE, keys)
 
     def trade(self, session: date) -> None:
         """Freeze and send the batch of a trading session; a frozen one is finished."""
@@ -60,7 +61,7 @@ class TradingDay:
 
     def traded(self, session: date) -> bool:
         """Whether the session's evidence is frozen, that is, nothing is left to do."""
-        return not self._runner.missing(jobs.SETTLE, [session.isoformat()])
+        return self._runner.done(jobs.SETTLE, session.isoformat())
 
     def backtest(self) -> None:
         """Every strategy over all stored history."""

@@ -16,8 +16,9 @@ import polars as pl
 
 from quant_assets.market_data.schemas import BARS
 from quant_assets.orders import frames, plots
+from quant_assets.orders.batches import frozen_batch, trade_session
 from quant_assets.orders.evidence import SessionEvidence, session_evidence
-from quant_assets.orders.planning import frozen_batch, plan_targets, trade_session
+from quant_assets.orders.planning import plan_targets
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.schemas import (
     ACCOUNT,

@@ -34,6 +34,7 @@ from quant_assets.orders.reconciliation import (
     Side,
     reconcile,
 )
+from quant_assets.orders.submission import run_pass
 from quant_assets.orders.trading_sessions import has_closed, require_settleable
 from quant_resources.broker import Broker
 from quant_resources.calendar import start_of_day
@@ -50,6 +51,8 @@ from quant_resources.ledger.order_tables import (
 
 #: The broker's answers are not of one instant: a fill between two of them looks like drift, once.
 _LOOKS: Final = 3
+#: A pass of the sensor may be under way when the books are closed.
+_LOCK_WAIT_SECONDS: Final = 30.0
 Moment = Literal["before_trading", "after_trading"]
 _ZERO: Final = Decimal(0)
 
@@ -231,6 +234,8 @@ def session_evidence(
     clock = broker.clock()
     require_settleable(clock, trading_session)
     if has_closed(clock, trading_session):
+        # What was never sent expires before the books are compared and closed.
+        run_pass(ledger, broker, policy, wait_seconds=_LOCK_WAIT_SECONDS)
         reconcile_with_broker(ledger, broker, policy, trading_session, "after_trading")
         freeze_end_of_day(ledger, broker, policy, trading_session)
         frozen = _frozen_evidence(ledger, account_id, trading_session)

@@ -1,4 +1,4 @@
-"""From rows of the ledger to the stage's tables. Pure: rows in, Polars out.
+"""From rows of the ledger to the stage's tables. Rows in, Polars out.
 
 Belongs here: column by column copies. Does not belong here: queries (`quant_resources.ledger`).
 """

@@ -12,8 +12,9 @@ Pure. Does not belong here: turning targets into orders (`intents.py`) and refus
 5. A strategy without usable signals (failed, missing, empty) keeps its whole sleeve: it is never
    liquidated by accident.
 6. A symbol without a current price keeps the sleeve too: nothing is decided blindly.
-7. The reference price is the broker's last price. Where a split lies between that price and the session,
-   it is the last raw close divided by the split: brokers differ in when their prices change over.
+7. The reference price is the broker's last price. A split between that price and the session must be
+   confirmed, by the broker's booking on a holding or by the price itself: vendors announce splits that
+   do not happen, and an unconfirmed one would double or halve a position. Until then nothing is decided.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def reference_prices(
     symbols: Collection[str],
     *,
     splits: Sequence[Split],
+    held: Collection[str],
+    booked: Collection[str],
     trading_session: date,
     oldest: timedelta,
     now: datetime,
@@ -92,6 +95,8 @@ def reference_prices(
         closes: Raw closes of the session before, needed for the symbols of `split_since`.
         symbols: What is asked for.
         splits: Splits until the trading session.
+        held: Symbols that are held.
+        booked: Symbols whose split of the session the broker has booked.
         trading_session: The session that will be traded.
         oldest: Age from which a price is not used.
         now: The broker's time.
@@ -105,14 +110,24 @@ def reference_prices(
         elif now - price.at > oldest:
             refused[symbol] = f"the last price is of {price.at:%Y-%m-%d}"
         else:
+            confirmed = symbol in booked
+            if symbol in held and not confirmed and _splits_on(symbol, splits, trading_session):
+                refused[symbol] = "the broker has not booked today's split yet"
+                continue
             ratio = _ratio_since(price, splits, trading_session)
             if ratio == 1:
                 usable[symbol] = price.price
-            elif symbol in closes:
-                close = closes[symbol]
-                usable[symbol] = close.price / _ratio_since(close, splits, trading_session)
-            else:
+                continue
+            close = closes.get(symbol)
+            if close is None:
                 refused[symbol] = "a split is due and the broker has no close from before it"
+                continue
+            after = close.price / _ratio_since(close, splits, trading_session)
+            shown = _nearer(price.price, close.price, after)
+            if confirmed or shown == after:
+                usable[symbol] = after
+            else:
+                refused[symbol] = "a split is announced that no price shows yet"
     return Prices(usable, refused)
 
 
@@ -125,6 +140,16 @@ def split_since(
         for symbol, price in latest.items()
         if _ratio_since(price, splits, trading_session) != 1
     }
+
+
+def _splits_on(symbol: str, splits: Sequence[Split], day: date) -> bool:
+    return any(split.symbol == symbol and split.ex_date == day for split in splits)
+
+
+def _nearer(price: Decimal, first: Decimal, second: Decimal) -> Decimal:
+    """The one of two prices that is fewer per cent away."""
+    ratios = [max(price / other, other / price) for other in (first, second)]
+    return first if ratios[0] < ratios[1] else second
 
 
 def _ratio_since(price: LatestPrice, splits: Sequence[Split], trading_session: date) -> Decimal:

@@ -12,7 +12,7 @@ from datetime import date
 import polars as pl
 import pytest
 
-from quant_assets.orders.planning import trade_session
+from quant_assets.orders.batches import trade_session
 from quant_assets.orders.submission import PassReport, trading_desk
 from quant_resources.alpaca_broker import AlpacaBroker
 from quant_resources.ledger import account_book, order_book

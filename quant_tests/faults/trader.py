@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import event
 
-from quant_assets.orders.planning import trade_session
+from quant_assets.orders.batches import trade_session
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.submission import trading_desk
 from quant_resources.alpaca_broker import AlpacaBroker

@@ -5,27 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from datetime import date
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from typing import ClassVar
 
 import polars as pl
 import pytest
 from sqlalchemy import text
 
+from quant_assets.cli.exchange import advance_to
 from quant_assets.cli.platform import running_platform
 from quant_assets.definitions import all_tables, build_defs
 from quant_assets.features.schemas import LABELS
 from quant_assets.market_data.schemas import BARS, UNIVERSE
 from quant_assets.market_span import default_span
 from quant_assets.models.schemas import ALPHA158_LIGHTGBM
-from quant_assets.orders.schemas import ACCOUNT
+from quant_assets.orders.schemas import ACCOUNT, FILLS, TARGET_PORTFOLIO
 from quant_assets.partitions import partitions_for
 from quant_assets.performance.schemas import DAILY_PNL
 from quant_assets.signals.discovery import discover
+from quant_assets.signals.strategy import Strategy
+from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.exchange.control import ExchangeControl
 from quant_resources.store import Store
 from quant_tests.golden.conftest import FinishedDemo
 
-pytestmark = pytest.mark.xdist_group("demo")
 SPAN = default_span()
 
 
@@ -69,13 +73,16 @@ def test_the_exchange_has_exactly_one_order_per_intent(demo: FinishedDemo) -> No
         audit = ExchangeControl(str(platform.exchange_url)).audit()
         intents = set(
             ledger.scalars(
-                text("SELECT client_order_id FROM order_intents WHERE state <> 'refused'")
+                text(
+                    "SELECT client_order_id FROM order_intents "
+                    "WHERE state NOT IN ('refused', 'expired_unsent')"
+                )
             )
         )
     accepted = Counter(
         entry["client_order_id"]
         for entry in audit
-        if entry["kind"] == "submit" and entry["outcome"] == "accepted"
+        if entry["event"] == "submit" and entry["outcome"] == "accepted"
     )
     assert set(accepted) == intents
     assert set(accepted.values()) == {1}
@@ -183,6 +190,46 @@ def test_the_tear_sheet_stands_by_itself(demo: FinishedDemo) -> None:
     assert "ml_ranker" in sheet
 
 
+class AsksForTooMuch(Strategy):
+    """Reads a column that no table has."""
+
+    name = "asks_for_too_much"
+    version = "1"
+    features: ClassVar[Mapping[str, tuple[str, ...]]] = {"features/technical": ("rsi_41",)}
+
+    def signals(self, universe: pl.DataFrame) -> pl.DataFrame:
+        """Never reached."""
+        return universe
+
+
 def test_definitions_load_on_the_finished_root(demo: FinishedDemo) -> None:
     graph = build_defs(demo.settings).resolve_asset_graph()
     assert len(graph.executable_asset_keys) == len(all_tables(discover()))
+
+
+def test_a_broken_strategy_fails_alone_and_the_others_trade_the_next_session(
+    demo: FinishedDemo,
+) -> None:
+    """Goes beyond the demo's last session, so it comes last."""
+    session = XNYS.next(SPAN.sessions()[-1])
+    with running_platform(demo.settings.model_copy(update={"trading_mode": "paper"})) as platform:
+        platform.strategies = (*platform.strategies, AsksForTooMuch())
+        platform.reach(session)
+        control = ExchangeControl(str(platform.exchange_url))
+        with platform.graph(lambda _label, _done: None) as runner:
+            day = platform.trading_day(runner)
+            advance_to(control, datetime.combine(session, time(7), NEW_YORK))
+            day.learn_until(XNYS.previous(session))
+            advance_to(control, datetime.combine(session, time(9), NEW_YORK))
+            day.trade(session)
+            advance_to(control, datetime.combine(session, time(18), NEW_YORK))
+            day.settle(session)
+    failed = "\n".join(runner.tally.failed_steps)
+    assert "signals/asks_for_too_much" in failed
+    assert "rsi_41" in failed
+    assert "rsi_14" in failed
+    assert "ml_ranker failed" not in failed
+    targets = platform.store.read(TARGET_PORTFOLIO, [session.isoformat()]).collect()
+    assert {"ml_ranker", "enhanced_momentum"} <= set(targets.get_column("strategy"))
+    fills = platform.store.read(FILLS, [session.isoformat()]).collect()
+    assert fills.height > 0

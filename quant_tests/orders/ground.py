@@ -17,7 +17,8 @@ import polars as pl
 
 from quant_assets.market_data.schemas import BARS
 from quant_assets.orders import frames
-from quant_assets.orders.planning import Plan, plan_targets, trade_session
+from quant_assets.orders.batches import trade_session
+from quant_assets.orders.planning import Plan, plan_targets
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.signal_input import StrategySignals, usable_signals
 from quant_assets.orders.submission import PassReport, trading_desk
@@ -33,12 +34,30 @@ from quant_resources.tables import Column, Table
 FIRST = date(2024, 3, 1)
 LAST = date(2024, 3, 22)
 #: symbol → opening price of the first session; it moves one percent up and down from day to day.
-PRICES = {"AAA": 100.0, "BBB": 50.0, "CCC": 20.0, "DDD": 200.0, "EEE": 10.0, "THIN": 30.0}
+PRICES = {
+    "AAA": 100.0,
+    "BBB": 50.0,
+    "CCC": 20.0,
+    "DDD": 200.0,
+    "EEE": 10.0,
+    "THIN": 30.0,
+    "ENDS": 40.0,
+}
 VOLUMES = {"THIN": 1_000.0}
-#: A two-for-one split and a dividend, for what is held over them.
+#: The last session of a symbol that is delisted.
+ENDS = {"ENDS": date(2024, 3, 13)}
+#: What happens to what is held: split, dividend, merger for cash, spin-off, delisting.
 ACTIONS = [
     {"symbol": "DDD", "ex_date": "2024-03-12", "action_type": "forward_split", "ratio": 2.0},
     {"symbol": "BBB", "ex_date": "2024-03-13", "action_type": "cash_dividend", "cash": 0.5},
+    {"symbol": "CCC", "ex_date": "2024-03-14", "action_type": "cash_merger", "cash": 25.0},
+    {
+        "symbol": "EEE",
+        "ex_date": "2024-03-14",
+        "action_type": "spin_off",
+        "ratio": 0.1,
+        "new_symbol": "AAA",
+    },
 ]
 #: Waits are shortened, rules are not.
 POLICY = TradingPolicy.model_validate(
@@ -57,6 +76,8 @@ def history(folder: Path) -> Path:
     rows = []
     for number, session in enumerate(XNYS.sessions(FIRST, LAST)):
         for symbol, start in PRICES.items():
+            if session > ENDS.get(symbol, LAST):
+                continue
             price = start * (1.01 if number % 2 else 1.0)
             if symbol == "DDD" and session >= date(2024, 3, 12):
                 price /= 2

@@ -127,14 +127,32 @@ def test_splits_adjust_sleeves_and_prices() -> None:
     now = datetime(2024, 3, 4, 13, tzinfo=UTC)
     friday = datetime(2024, 3, 1, 21, tzinfo=UTC)
     closes = {"AAA": LatestPrice("AAA", Decimal(100), friday)}
-    # The last price may be in old or in new shares: the raw close decides.
-    for shown in (Decimal(100), Decimal(50)):
-        latest = {"AAA": LatestPrice("AAA", shown, friday)}
-        assert split_since(latest, splits, MONDAY) == {"AAA"}
-        assert prices_of(latest, closes, splits, now).usable == {"AAA": Decimal(50)}
-    assert "no close" in prices_of(latest, {}, splits, now).refused["AAA"]
+    old = {"AAA": LatestPrice("AAA", Decimal(100), friday)}
+    new = {"AAA": LatestPrice("AAA", Decimal(50), friday)}
+    assert split_since(old, splits, MONDAY) == {"AAA"}
+    # Brokers differ in when a price changes over: the raw close tells old shares from new ones.
+    assert prices_of(new, closes, splits, now).usable == {"AAA": Decimal(50)}
+    assert prices_of(old, closes, splits, now, held=True, booked=True).usable == {
+        "AAA": Decimal(50)
+    }
+    assert prices_of(new, closes, splits, now, held=True, booked=True).usable == {
+        "AAA": Decimal(50)
+    }
     fresh = {"AAA": LatestPrice("AAA", Decimal(51), now)}
     assert prices_of(fresh, {}, splits, now).usable == {"AAA": Decimal(51)}
+
+
+def test_an_unconfirmed_split_decides_nothing() -> None:
+    """Vendors announce splits that never happen: a position must be neither doubled nor halved."""
+    splits = [Split("AAA", MONDAY, Decimal(2))]
+    now = datetime(2024, 3, 4, 13, tzinfo=UTC)
+    friday = datetime(2024, 3, 1, 21, tzinfo=UTC)
+    closes = {"AAA": LatestPrice("AAA", Decimal(100), friday)}
+    old = {"AAA": LatestPrice("AAA", Decimal(101), friday)}
+    new = {"AAA": LatestPrice("AAA", Decimal(50), friday)}
+    assert "no price shows" in prices_of(old, closes, splits, now).refused["AAA"]
+    assert "not booked" in prices_of(new, closes, splits, now, held=True).refused["AAA"]
+    assert "no close" in prices_of(old, {}, splits, now).refused["AAA"]
 
 
 def prices_of(
@@ -142,12 +160,17 @@ def prices_of(
     closes: dict[str, LatestPrice],
     splits: list[Split],
     now: datetime,
+    *,
+    held: bool = False,
+    booked: bool = False,
 ) -> Prices:
     return reference_prices(
         latest,
         closes,
         {"AAA"},
         splits=splits,
+        held={"AAA"} if held else set(),
+        booked={"AAA"} if booked else set(),
         trading_session=MONDAY,
         oldest=timedelta(days=5),
         now=now,
@@ -163,6 +186,8 @@ def test_stale_and_missing_prices_are_not_used() -> None:
         {},
         {"AAA", "BBB"},
         splits=[],
+        held=set(),
+        booked=set(),
         trading_session=date(2024, 3, 14),
         oldest=timedelta(days=5),
         now=now,

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import text
 
+from quant_assets.orders.batches import TradingHaltedError
 from quant_assets.orders.evidence import reconcile_with_broker, session_evidence
-from quant_assets.orders.planning import TradingHaltedError
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.submission import finish_unfinished, trading_desk
 from quant_assets.orders.trading_sessions import WrongSessionError
@@ -21,6 +21,7 @@ from quant_tests.orders.ground import Ground
 
 MONDAY, TUESDAY, WEDNESDAY = date(2024, 3, 4), date(2024, 3, 5), date(2024, 3, 6)
 SPLIT_EVE, SPLIT_DAY, DIVIDEND_DAY = date(2024, 3, 11), date(2024, 3, 12), date(2024, 3, 13)
+DAY_AFTER = date(2024, 3, 14)
 
 
 def settle(ground: Ground, session: date) -> None:
@@ -131,6 +132,25 @@ def test_splits_and_dividends_are_booked_over_a_holding(ground: Ground) -> None:
             text("SELECT net_amount FROM activities WHERE activity_type = 'DIV'")
         ).all()
     assert paid == [(before["BBB"] * Decimal("0.5"),)]
+
+
+def test_mergers_spin_offs_and_delistings_are_booked(ground: Ground) -> None:
+    """Shares exchanged for cash, shares that appear, shares that end: nothing is left unexplained."""
+    ground.morning(DIVIDEND_DAY)
+    ground.trade(DIVIDEND_DAY, momentum={"CCC": 0.1, "EEE": 0.1, "ENDS": -0.1})
+    settle(ground, DIVIDEND_DAY)
+    before = ground.held()
+    ground.morning(DAY_AFTER)
+    batch, _ = ground.trade(DAY_AFTER, momentum={"CCC": None, "EEE": None, "ENDS": 0.0})
+    settle(ground, DAY_AFTER)
+    after = ground.held()
+    assert "CCC" not in after
+    assert after["AAA"] == before["EEE"] / 10
+    assert "ENDS" not in after
+    assert ground.intents(batch) == []
+    with ground.ledger.begin() as session:
+        kinds = session.execute(text("SELECT activity_type FROM activities ORDER BY 1")).all()
+    assert {kind for (kind,) in kinds} == {"MA", "SPIN", "REORG"}
 
 
 def test_a_split_of_the_day_does_not_double_a_position(ground: Ground) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,6 +158,8 @@ def test_an_instance_goes_on_after_its_server_was_killed(settings: Settings) -> 
     with dagster_instance(settings) as instance:
         run_id = _run(instance).run_id
         pid_file = settings.data_root / "postgres/postmaster.pid"
+        # Dagster's database commits asynchronously: on disk after three times wal_writer_delay.
+        time.sleep(1.0)
         psutil.Process(int(pid_file.read_text().splitlines()[0])).kill()
         ensure_postgres(settings.data_root)
 

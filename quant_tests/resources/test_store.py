@@ -53,6 +53,15 @@ def test_a_range_is_split_and_read_back_projected(tmp_path: Path) -> None:
     assert store.read(PRICES, ["2024-03-06"]).collect().schema == PRICES.schema
 
 
+def test_other_files_beside_partitions_are_none(tmp_path: Path) -> None:
+    """A tear sheet of a session lay beside its partition and was counted as a second one."""
+    store = Store(tmp_path)
+    store.write(PRICES, prices((MONDAY, "A", 1.0)), ["2024-03-04"])
+    (tmp_path / "stage/prices/2024-03-04.html").write_text("")
+    (tmp_path / "stage/prices/2024-03-05.html").write_text("")
+    assert store.partitions(PRICES) == ["2024-03-04"]
+
+
 def test_a_missing_partition_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(MissingPartitionError, match="stage/prices.*2024-03-04"):

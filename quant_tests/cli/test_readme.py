@@ -1,0 +1,58 @@
+"""The README promises commands: each exists with the options it names, and CI runs its test command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from quant_assets.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = sorted(
+    {
+        line[found.end() :].split("#")[0].split("&&")[0].strip(' ")')
+        for block in BLOCKS
+        for line in block.splitlines()
+        for found in re.finditer(r"\buv run quant ", line)
+    }
+    | set(re.findall(r"^\| `quant ([^`\[/]+?)(?: \[[^`]*| / [^`]*)?`", README, flags=re.MULTILINE))
+)
+
+
+def test_the_first_block_holds_the_two_commands() -> None:
+    assert BLOCKS[0].splitlines() == [
+        "pip install uv && uv run quant demo",
+        "pip install uv && uv run pytest",
+    ]
+
+
+def test_ci_runs_the_readmes_test_command_and_then_the_linters() -> None:
+    script = (ROOT / ".ci/run").read_text()
+    wanted = [*BLOCKS[0].splitlines()[1].split(" && "), "uv run ruff check", "uv run pyright"]
+    places = [script.index(f"\n{command}") for command in wanted]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_exists_with_its_options(command: str) -> None:
+    node: click.Command = typer.main.get_command(app)
+    words = shlex.split(command)
+    while words and hasattr(node, "commands"):
+        commands: dict[str, click.Command] = getattr(node, "commands")  # noqa: B009
+        assert words[0] in commands, f"quant {command}"
+        node = commands[words.pop(0)]
+    known = {option for parameter in node.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known, f"quant {command}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    root = typer.main.get_command(app)
+    named = {command.split()[0] for command in COMMANDS}
+    assert set(getattr(root, "commands")) <= named | {"resume"}  # noqa: B009
