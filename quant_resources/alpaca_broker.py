@@ -14,9 +14,6 @@ What alpaca-py would do by itself and must not (version 0.44.0):
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import InvalidOperation
@@ -29,7 +26,6 @@ from alpaca.common.rest import RESTClient
 from alpaca.data.historical.corporate_actions import CorporateActionsClient
 from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
-from requests.adapters import HTTPAdapter
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -39,6 +35,12 @@ from tenacity import (
 )
 
 from quant_resources import alpaca_messages as messages
+from quant_resources.alpaca_transport import (
+    BACKOFF_SECONDS,
+    PacedAdapter,
+    shared_pace,
+    take_control,
+)
 from quant_resources.broker import (
     Account,
     AccountActivity,
@@ -59,45 +61,10 @@ from quant_resources.calendar import NEW_YORK
 from quant_resources.errors import BrokerError, ConfigurationError
 
 LIVE_HOST: Final = "api.alpaca.markets"
-BACKOFF_SECONDS: Final = (2.0, 4.0, 8.0)
 _PAGE: Final = 500
 _ACTIVITY_PAGE: Final = 100
 _SYMBOLS_PER_REQUEST: Final = 200
 _T = TypeVar("_T")
-
-
-class _PacedAdapter(HTTPAdapter):
-    """A transport on which every request has a timeout and, if asked for, a place in the minute."""
-
-    def __init__(self, timeout: tuple[float, float], requests_per_minute: int | None) -> None:
-        super().__init__()
-        self._timeout = timeout
-        self._budget = requests_per_minute
-        self._sent: deque[float] = deque()
-        self._lock = threading.Lock()
-        self._wait = time.sleep
-
-    def send(  # noqa: PLR0917 - the signature of requests
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Any = None,
-        verify: bool | str = True,
-        cert: Any = None,
-        proxies: dict[str, str] | None = None,
-    ) -> requests.Response:
-        """Send one request, waiting for its turn first."""
-        self._take_turn()
-        return super().send(request, stream, timeout or self._timeout, verify, cert, proxies)
-
-    def _take_turn(self) -> None:
-        if self._budget is None:
-            return
-        with self._lock:
-            now = time.monotonic()
-            if len(self._sent) == self._budget:
-                self._wait(max(0.0, self._sent.popleft() + 60.0 - now))
-            self._sent.append(time.monotonic())
 
 
 class AlpacaBroker:
@@ -144,9 +111,11 @@ class AlpacaBroker:
         self._actions = CorporateActionsClient(url_override=self.data_url, **keys)
         self._backoff = tuple(backoff)
         self._feed = feed
-        transport = _PacedAdapter(timeout, requests_per_minute)
+        # Bars and orders share one pace: Alpaca counts requests by account.
+        pace = None if requests_per_minute is None else shared_pace(api_key, requests_per_minute)
+        adapter = PacedAdapter(timeout, pace)
         for client in (self._trading, self._data, self._actions):
-            _take_control(client, transport)
+            take_control(client, adapter)
 
     def __repr__(self) -> str:
         return f"AlpacaBroker({self.trading_url})"
@@ -414,23 +383,6 @@ class AlpacaBroker:
             if len(page) < _ACTIVITY_PAGE or page[-1]["id"] == token:
                 return rows
             token = page[-1]["id"]
-
-
-def _take_control(client: RESTClient, transport: HTTPAdapter) -> None:
-    """Put our transport under an alpaca-py client and switch its own repetition off."""
-    if not hasattr(client, "_retry") or not isinstance(
-        getattr(client, "_session", None), requests.Session
-    ):
-        raise ConfigurationError(
-            "This alpaca-py has no _retry or _session any more, so its own repetition of orders "
-            "cannot be switched off; install the pinned version (alpaca-py 0.44.0)."
-        )
-    client._retry = 0
-    client._session.mount("https://", transport)
-    client._session.mount("http://", transport)
-    if urlsplit(str(client._base_url)).hostname in ("127.0.0.1", "localhost", "::1"):
-        # Loopback is never reached through a proxy, whatever the environment says.
-        client._session.trust_env = False
 
 
 def _answer(call: Callable[[], Any], what: str) -> Any:

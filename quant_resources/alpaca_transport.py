@@ -1,7 +1,7 @@
-"""Reading from Alpaca's servers, or from a local exchange that speaks the same: pace, patience, proof.
+"""Talking to Alpaca's servers, or to a local exchange that speaks the same: pace, patience, proof.
 
 What belongs here: timeouts, the request budget, repetition of reads and the check that an answer is one.
-What does not: what a message means, and anything that changes state at the broker; no write is repeated.
+What does not: what a message means. No write is repeated here (`alpaca_broker.py` decides about those).
 
 What alpaca-py leaves open (version 0.44.0) and this module closes:
 
@@ -28,7 +28,7 @@ from alpaca.common.rest import RESTClient
 from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from quant_resources.errors import SourceError
+from quant_resources.errors import ConfigurationError, SourceError
 
 BACKOFF_SECONDS: Final = (2.0, 4.0, 8.0)
 TIMEOUT_SECONDS: Final = (5.0, 60.0)
@@ -100,19 +100,8 @@ class ReadTransport:
         self._backoff = tuple(backoff)
 
     def mount(self, client: RESTClient) -> None:
-        """Give a client timeouts and take its own repetition away.
-
-        Raises:
-            SourceError: alpaca-py has changed underneath.
-        """
-        if not hasattr(client, "_retry") or not hasattr(client, "_session"):
-            raise SourceError("alpaca-py has changed: pin version 0.44.0 or mend alpaca_transport.")
-        client._retry = 0
-        adapter = _TimeoutAdapter(self._timeout)
-        client._session.mount("http://", adapter)
-        client._session.mount("https://", adapter)
-        # Loopback is never reached through a proxy, whatever the environment says.
-        client._session.trust_env = urlsplit(self._address).hostname not in _LOOPBACK
+        """Give a client timeouts and the pace, and take its own repetition away (`take_control`)."""
+        take_control(client, PacedAdapter(self._timeout, self._pace))
 
     def read(self, send: Callable[[], Any], path: str, page_token: object = None) -> Any:
         """Send a read until it is answered properly.
@@ -139,8 +128,6 @@ class ReadTransport:
         return (*self._backoff, 0.0)[min(state.attempt_number - 1, len(self._backoff))]
 
     def _read_once(self, send: Callable[[], Any], path: str, page_token: object) -> Any:
-        if self._pace is not None:
-            self._pace.wait()
         what = f"{self._address}{path}"
         try:
             body = send()
@@ -156,14 +143,46 @@ class ReadTransport:
         return body
 
 
-class _TimeoutAdapter(HTTPAdapter):
-    def __init__(self, timeout: tuple[float, float]) -> None:
+class PacedAdapter(HTTPAdapter):
+    """A transport on which every request has a timeout and, with a pace, its turn in the minute.
+
+    Args:
+        timeout: Seconds to wait for a connection and for an answer.
+        pace: Request budget; None for no limit (the local exchange).
+    """
+
+    def __init__(self, timeout: tuple[float, float], pace: RequestPace | None = None) -> None:
         super().__init__()
         self._timeout = timeout
+        self._pace = pace
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Send one request, waiting for its turn first."""
+        if self._pace is not None:
+            self._pace.wait()
         options["timeout"] = options.get("timeout") or self._timeout
         return super().send(request, **options)
+
+
+def take_control(client: RESTClient, adapter: HTTPAdapter) -> None:
+    """Put our transport under an alpaca-py client and switch its own repetition off.
+
+    Raises:
+        ConfigurationError: alpaca-py has changed underneath, so that its repetition of orders cannot
+            be switched off.
+    """
+    if not hasattr(client, "_retry") or not isinstance(
+        getattr(client, "_session", None), requests.Session
+    ):
+        raise ConfigurationError(
+            "This alpaca-py has no _retry or _session any more, so its own repetition of orders "
+            "cannot be switched off; install the pinned version (alpaca-py 0.44.0)."
+        )
+    client._retry = 0
+    client._session.mount("https://", adapter)
+    client._session.mount("http://", adapter)
+    # Loopback is never reached through a proxy, whatever the environment says.
+    client._session.trust_env = urlsplit(str(client._base_url)).hostname not in _LOOPBACK
 
 
 def _meaning(error: APIError, what: str) -> SourceError:
