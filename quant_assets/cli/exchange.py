@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, time
 from typing import Annotated
 
@@ -44,10 +46,10 @@ def stop() -> None:
 @app.command("status")
 def status() -> None:
     """Show its clock and market."""
-    control = _control()
-    shown, clock = control.status(), control.clock().astimezone(NEW_YORK)
+    with _control() as control:
+        shown, clock = control.status(), control.clock().astimezone(NEW_YORK)
     Console().print(
-        f"{clock:%Y-%m-%d %H:%M} New York, {shown['kind']} market of {shown['symbols']} symbols, "
+        f"{clock:%Y-%m-%d %H:%M} New York, {shown['market_kind']} market of {shown['symbols']} symbols, "
         f"{shown['first_session']} to {shown['last_session']}."
     )
 
@@ -64,9 +66,9 @@ def advance(
     if len(to) == len(date.min.isoformat()):
         moment = datetime.combine(moment.date(), time(7))
     moment = moment.replace(tzinfo=NEW_YORK)
-    control = _control()
-    control.advance(moment)
-    clock = control.clock().astimezone(NEW_YORK)
+    with _control() as control:
+        control.advance(moment)
+        clock = control.clock().astimezone(NEW_YORK)
     Console().print(
         f"The clock stands at {clock:%Y-%m-%d %H:%M} New York; next session "
         f"{XNYS.at_or_after(clock.date())}."
@@ -82,5 +84,13 @@ def advance_to(control: ExchangeControl, moment: datetime) -> None:
         control.advance(moment)
 
 
-def _control() -> ExchangeControl:
-    return ExchangeControl(ensure_exchange(load_settings().data_root / EXCHANGE_FOLDER, None).url)
+@contextmanager
+def _control() -> Iterator[ExchangeControl]:
+    """The exchange of the data root; one that had to be started is stopped again."""
+    state = load_settings().data_root / EXCHANGE_FOLDER
+    endpoint = ensure_exchange(state, None)
+    try:
+        yield ExchangeControl(endpoint.url)
+    finally:
+        if endpoint.started:
+            stop_exchange(state)

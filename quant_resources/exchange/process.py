@@ -112,7 +112,7 @@ def create_state(folder: Path, spec: MarketSpec | None) -> str:
     if existing is None:
         if spec is None:
             raise ExchangeError(
-                f"There is no exchange in {folder} yet; give a market specification to create one."
+                f"There is no exchange in {folder} yet; run `quant demo` or `quant exchange start` to create one."
             )
         State.create(folder, spec, start_of_day(_first_session(spec)))
         existing = State.peek(folder)

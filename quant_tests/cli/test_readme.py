@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import typer
 
 from quant_assets.cli.main import app
+from quant_assets.orders.policy import TradingPolicy
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -55,3 +58,10 @@ def test_every_command_is_in_the_readme() -> None:
     root: Any = typer.main.get_command(app)
     named = {command.split()[0] for command in COMMANDS}
     assert set(root.commands) <= named | {"resume"}
+
+
+def test_the_limits_shown_are_limits_that_load() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    policy = TradingPolicy.model_validate(tomllib.loads(block))
+    assert policy.limits.name_weight == Decimal("0.05")
+    assert sum(policy.allocations.values()) == 1
