@@ -28,7 +28,7 @@ from quant_assets.models import schemas as models_schemas
 from quant_assets.orders import checks as orders_checks
 from quant_assets.orders import schemas as orders_schemas
 from quant_assets.orders.assets import order_assets
-from quant_assets.orders.policy import load_policy
+from quant_assets.orders.policy import TradingPolicy, load_policy
 from quant_assets.partitions import Partitions, partitions_for
 from quant_assets.performance.assets import performance_assets
 from quant_assets.performance.checks import performance_checks
@@ -114,15 +114,24 @@ def build_defs(
     )
 
 
+def trading_policy(settings: Settings) -> TradingPolicy:
+    """Mode, allocations and limits: the settings over the data root's policy file.
+
+    Raises:
+        ConfigurationError: A value is missing, unknown or absurd.
+    """
+    return load_policy(
+        settings.data_root / POLICY_FILE,
+        mode=settings.trading_mode,
+        live_account=settings.live_account,
+        book=settings.book,
+    )
+
+
 def _policy_resource(settings: Settings) -> dg.ResourceDefinition:
     # Read when a run needs it: an absurd limit must refuse to trade, not hide the whole graph.
     return dg.ResourceDefinition(
-        lambda _context: load_policy(
-            settings.data_root / POLICY_FILE,
-            mode=settings.trading_mode,
-            live_account=settings.live_account,
-            book=settings.book,
-        ),
+        lambda _context: trading_policy(settings),
         description="Mode, allocations and limits of trading.",
     )
 

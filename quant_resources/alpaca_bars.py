@@ -36,6 +36,7 @@ from quant_resources.alpaca_transport import (
 from quant_resources.bar_source import CORPORATE_ACTION_SCHEMA, RAW_BAR_SCHEMA
 from quant_resources.calendar import XNYS, start_of_day
 from quant_resources.errors import ConfigurationError, SourceError
+from quant_resources.launch import is_local
 
 #: A multi-symbol request stays below 2 kB of URL; 200 symbols over a year are six pages of 10,000 bars.
 SYMBOLS_PER_REQUEST: Final = 200
@@ -90,6 +91,7 @@ class AlpacaBars:
             raise ConfigurationError(
                 f"{feed!r} is no feed of Alpaca; set QUANT_FEED to iex, sip or delayed_sip."
             ) from None
+        self._local = is_local(data_url)
         self._symbols = tuple(sorted({symbol.strip().upper() for symbol in symbols}))
         keys = {"api_key": api_key, "secret_key": secret_key, "raw_data": True}
         pace = None if requests_per_minute is None else shared_pace(api_key, requests_per_minute)
@@ -101,8 +103,8 @@ class AlpacaBars:
 
     @property
     def name(self) -> str:
-        """Source and feed, such as "alpaca/iex"."""
-        return f"alpaca/{self._feed.value}"
+        """Source and feed, such as "alpaca/iex"; the local exchange has one feed."""
+        return "local exchange" if self._local else f"alpaca/{self._feed.value}"
 
     def newest_closed_session(self) -> date:
         """The last session whose close is not after the trading clock."""

@@ -5,12 +5,13 @@ Secrets are `SecretStr`, so that they never print. Nothing else in the project r
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from quant_resources.errors import ConfigurationError
 
@@ -48,7 +49,9 @@ class Settings(BaseSettings):
     )
     book: str = Field("main", description="Name of the portfolio; part of every client_order_id.")
     feed: Literal["iex", "sip", "delayed_sip"] = Field("iex", description="Alpaca data feed.")
-    symbols: tuple[str, ...] = Field((), description="Symbols to ingest; empty: all listed.")
+    symbols: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Symbols to ingest, separated by commas; empty: all listed."
+    )
     universe_size: int = Field(500, ge=1, le=10_000, description="Names in the universe.")
     data_url: str | None = Field(None, description="Market data address; unset: by source.")
     trading_url: str | None = Field(None, description="Trading address; unset: by source and mode.")
@@ -60,6 +63,15 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.startswith("["):
+            return json.loads(value)
+        return tuple(symbol.strip().upper() for symbol in value.split(",") if symbol.strip())
 
     @field_validator("book")
     @classmethod
@@ -98,3 +110,5 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigurationError(
             f"Settings are wrong: {wrong} (variables QUANT_…, ALPACA_…)."
         ) from None
+    except SettingsError as error:
+        raise ConfigurationError(f"Settings cannot be read: {error}.") from None

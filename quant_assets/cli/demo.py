@@ -133,6 +133,9 @@ def _span(platform: Platform, market: MarketSpec) -> MarketSpan:
         )
         sessions = XNYS.sessions(first, last)
         if len(sessions) < _SESSIONS_AT_LEAST:
+            # Nothing is left behind that a corrected history would stumble over.
+            stop_exchange(root / EXCHANGE_FOLDER)
+            shutil.rmtree(root / EXCHANGE_FOLDER)
             raise ConfigurationError(
                 f"The history in {market.folder} holds {len(sessions)} sessions "
                 f"({first} to {last}); the demo needs at least "

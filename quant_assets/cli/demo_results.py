@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import func, select
 
@@ -44,7 +45,7 @@ def show_results(
         table.add_row(label, value)
     console.print(table)
     for sentence in tally.sentences():
-        console.print(f"[yellow]![/] {sentence}", highlight=False)
+        console.print(f"[yellow]![/] {escape(sentence)}", highlight=False)
     if tally.seconds:
         spent = ", ".join(f"{job} {seconds:.0f} s" for job, seconds in tally.seconds.items())
         console.print(f"Time by job: {spent}.", highlight=False)
@@ -75,6 +76,11 @@ def results(platform: Platform, exchange: Mapping[str, Any], checks: tuple[int, 
         refused = transaction.scalar(
             select(func.count()).select_from(OrderIntent).where(OrderIntent.state == "refused")
         )
+        expired = transaction.scalar(
+            select(func.count())
+            .select_from(OrderIntent)
+            .where(OrderIntent.state == "expired_unsent")
+        )
         reconciled = transaction.scalar(select(func.count()).select_from(Reconciliation)) or 0
     equity = account.get_column("equity")
     start = account.get_column("previous_equity")[0] or equity[0]
@@ -91,7 +97,10 @@ def results(platform: Platform, exchange: Mapping[str, Any], checks: tuple[int, 
         ("Model IC, out of sample", _number(models.get_column("ic_mean").mean())),
         ("Planted IC of the market", _number(planted) if planted is not None else "real history"),
         ("Sessions traded", f"{account.height}"),
-        ("Intents / refused by limits", f"{intents:,} / {refused or 0:,}"),
+        (
+            "Intents / refused by limits / expired unsent",
+            f"{intents:,} / {refused or 0:,} / {expired or 0:,}",
+        ),
         ("Orders / fills", f"{orders:,} / {fills:,}"),
         ("Reconciliations with the broker", f"{reconciled:,}"),
         ("Equity", f"{equity[-1]:,.2f} USD"),

@@ -26,8 +26,9 @@ import psutil
 import typer
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 
-from quant_resources.errors import ConfigurationError, QuantError
+from quant_resources.errors import ConfigurationError, QuantError, StorageError
 from quant_resources.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _watch(dagster: subprocess.Popen[bytes], restart: Callable[[], None], consol
         except QuantError as error:
             if str(error) != complaint:
                 complaint = str(error)
-                console.print(f"[bold red]Error:[/] {error}", highlight=False)
+                console.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -160,7 +161,13 @@ def _assert_free(port: int) -> None:
 @contextmanager
 def _alone(data_root: Path) -> Iterator[None]:
     """Let one `quant dev` at a time work on a data root: two daemons would run schedules twice."""
-    data_root.mkdir(parents=True, exist_ok=True)
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The data root {data_root} cannot be made ({error.strerror}); choose another folder "
+            "with QUANT_DATA_ROOT."
+        ) from error
     lock = FileLock(data_root / "dev.lock", timeout=0)
     try:
         lock.acquire()

@@ -65,7 +65,8 @@ def advance(
         raise ConfigurationError(f"{to!r} is no moment; write 2025-01-23T18:00.") from None
     if len(to) == len(date.min.isoformat()):
         moment = datetime.combine(moment.date(), time(7))
-    moment = moment.replace(tzinfo=NEW_YORK)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=NEW_YORK)
     with _control() as control:
         control.advance(moment)
         clock = control.clock().astimezone(NEW_YORK)

@@ -18,6 +18,8 @@ from quant_assets.partitions import range_tags, years
 from quant_assets.table_checks import FIRST_PARTITION, LAST_PARTITION
 from quant_resources.errors import QuantError
 
+#: Evaluations of a check that are looked through for what it last said of a partition.
+_HISTORY = 1000
 #: Called with what is being done and how much of it is done, 0 to 1.
 Progress = Callable[[str, float], None]
 
@@ -83,13 +85,8 @@ class GraphRunner:
         for asset in assets:
             stored = self.instance.get_materialized_partitions(asset)
             done = stored if done is None else done & stored
-        refused = self._refused(assets)
-        return [
-            key
-            for key in keys
-            if (done is not None and key not in done)
-            or any(first <= key <= last for first, last in refused)
-        ]
+        refused = self._refused(assets, keys)
+        return [key for key in keys if (done is not None and key not in done) or key in refused]
 
     def never_made(self, job: str) -> bool:
         """Whether an asset of the job (of unpartitioned ones) has never been materialized."""
@@ -169,22 +166,39 @@ class GraphRunner:
         self._progress(label, 1.0)
         self._judge(label, result, set(optional))
 
-    def _refused(self, assets: Sequence[dg.AssetKey]) -> list[tuple[str, str]]:
-        """First and last partition of every newest evaluation that blocks."""
+    def _refused(self, assets: Sequence[dg.AssetKey], keys: Sequence[str]) -> set[str]:
+        """Those of the keys whose newest evaluation of a blocking check did not pass.
+
+        An evaluation that was only planned, because its run died, says nothing.
+        """
         graph = self.definitions.resolve_asset_graph()
-        checks = sorted(graph.get_check_keys_for_assets(set(assets)))
-        newest = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
-        refused: list[tuple[str, str]] = []
-        for record in newest.values():
-            evaluation = record.evaluation
-            if evaluation is None or evaluation.passed or not evaluation.blocking:
+        storage = self.instance.event_log_storage
+        refused: set[str] = set()
+        for check in sorted(graph.get_check_keys_for_assets(set(assets))):
+            if not graph.get(check).blocking:
                 continue
-            ends = (evaluation.metadata.get(name) for name in (FIRST_PARTITION, LAST_PARTITION))
-            first, last = (str(end.value) if end is not None else "" for end in ends)
-            refused.append((first, last))
+            failed = storage.get_asset_check_execution_history(
+                check, _HISTORY, status={AssetCheckExecutionRecordStatus.FAILED}
+            )
+            if not failed:
+                continue
+            passed = storage.get_asset_check_execution_history(
+                check, _HISTORY, status={AssetCheckExecutionRecordStatus.SUCCEEDED}
+            )
+            decided: set[str] = set()
+            for record in sorted([*failed, *passed], key=lambda record: record.id, reverse=True):
+                if not isinstance(record.evaluation, dg.AssetCheckEvaluation):
+                    continue
+                seen = set(_looked_at(record.evaluation, keys)) - decided
+                decided |= seen
+                if not record.evaluation.passed:
+                    refused |= seen
         return refused
 
     def _judge(self, label: str, result: dg.ExecuteInProcessResult, optional: set[str]) -> None:
+        if any(event.is_step_failure and _is_interruption(event) for event in result.all_events):
+            # Dagster turns Ctrl-C into a failed step; it is nobody's failure.
+            raise KeyboardInterrupt
         for evaluation in result.get_asset_check_evaluations():
             if evaluation.passed:
                 self.tally.checks_passed += 1
@@ -213,6 +227,21 @@ class GraphRunner:
     def _assets(self, job: str) -> list[dg.AssetKey]:
         layer = self.definitions.resolve_job_def(job).asset_layer
         return sorted(layer.executable_asset_keys)
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    while error is not None:
+        if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+            return True
+        error = error.cause
+    return False
+
+
+def _looked_at(evaluation: dg.AssetCheckEvaluation, keys: Sequence[str]) -> list[str]:
+    ends = [evaluation.metadata.get(name) for name in (FIRST_PARTITION, LAST_PARTITION)]
+    first, last = (str(end.value) if end is not None else "" for end in ends)
+    return [key for key in keys if first <= key <= last]
 
 
 def _reason(event: dg.DagsterEvent) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 import typer
 from dagster import DagsterExecutionInterruptedError
 from rich.console import Console
+from rich.markup import escape
 
 from quant_assets.cli import (
     backfill,
@@ -60,7 +61,7 @@ def main() -> None:
     try:
         app()
     except QuantError as error:
-        errors.print(f"[bold red]Error:[/] {error}", markup=True, highlight=False)
+        errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         errors.print("Interrupted; the same command goes on where it was.")

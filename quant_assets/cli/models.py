@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from quant_resources.errors import ConfigurationError
 from quant_resources.settings import load_settings
 
 app = typer.Typer(help="The model registry.", no_args_is_help=True)
@@ -75,17 +74,19 @@ def roll_back(
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger.")],
 ) -> None:
     """Put the model that was in force before the present one into force again."""
-    from quant_assets.cli.platform import ledger_only
+    from quant_assets.cli.broker_time import newest_closed_session
+    from quant_assets.cli.platform import running_platform
+    from quant_resources.calendar import XNYS
     from quant_resources.ledger import registry
 
-    with ledger_only(load_settings()) as ledger, ledger.begin() as transaction:
-        served = list(
-            dict.fromkeys(a.model_version for a in registry.activations(transaction, name))
-        )
-        if len(served) < 2:
-            raise ConfigurationError(
-                f"Model {name} has no earlier activation to roll back to; `quant models list` shows "
-                "what there is."
+    with running_platform(load_settings()) as platform:
+        session = XNYS.next(newest_closed_session(platform))
+        with platform.ledger.begin() as transaction:
+            version = registry.roll_back(
+                transaction,
+                model_name=name,
+                effective_session=session,
+                activated_by=getpass.getuser(),
+                reason=f"rollback: {reason}",
             )
-        previous = served[-2]
-    activate(previous, f"rollback: {reason}", None)
+    Console().print(f"{version} serves from {session} on.")

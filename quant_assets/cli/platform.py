@@ -27,7 +27,7 @@ from quant_assets.signals.strategy import Strategy
 from quant_resources.broker import Broker
 from quant_resources.dagster_storage import dagster_instance
 from quant_resources.databases import used_databases
-from quant_resources.errors import ConfigurationError
+from quant_resources.errors import ConfigurationError, StorageError
 from quant_resources.exchange.process import ensure_exchange, stop_exchange
 from quant_resources.exchange.spec import MarketSpec
 from quant_resources.ledger.ledger import Ledger
@@ -101,6 +101,7 @@ def running_platform(
         QuantError: Naming what could not be started and what to do.
     """
     root = settings.data_root
+    _assert_keys(settings)
     with ExitStack() as stack:
         ledger = stack.enter_context(ledger_only(settings))
         exchange_url = None
@@ -108,8 +109,12 @@ def running_platform(
             state = root / EXCHANGE_FOLDER
             endpoint = ensure_exchange(state, market)
             exchange_url = endpoint.url
+            # Left by a command that was killed, the mark still says that nobody else wants it.
+            borrowed = state / "started_by_a_command"
             if endpoint.started:
-                stack.callback(stop_exchange, state)
+                borrowed.touch()
+            if borrowed.exists():
+                stack.callback(_give_back, state, borrowed)
         yield Platform(
             settings=settings,
             span=span or remembered_span(root) or default_span(),
@@ -132,6 +137,27 @@ def ledger_only(settings: Settings) -> Iterator[Ledger]:
             ledger.dispose()
 
 
+def _assert_keys(settings: Settings) -> None:
+    missing = [
+        name
+        for name, key in (
+            ("ALPACA_API_KEY", settings.alpaca_api_key),
+            ("ALPACA_SECRET_KEY", settings.alpaca_secret_key),
+        )
+        if key is None
+    ]
+    if settings.source == "alpaca" and missing:
+        raise ConfigurationError(
+            f"QUANT_SOURCE is alpaca, but {' and '.join(missing)} are not set; create keys in "
+            "Alpaca's dashboard and set both."
+        )
+
+
+def _give_back(state: Path, borrowed: Path) -> None:
+    stop_exchange(state)
+    borrowed.unlink(missing_ok=True)
+
+
 def default_market(span: MarketSpan) -> MarketSpec:
     """The stochastic market of a fresh checkout, over a bounded span."""
     return MarketSpec(
@@ -141,23 +167,30 @@ def default_market(span: MarketSpan) -> MarketSpec:
 
 @contextmanager
 def only_one(data_root: Path, what: str) -> Iterator[None]:
-    """Hold the data root for one command of a kind.
+    """Hold the data root for one command that changes it.
 
     Raises:
         ConfigurationError: Another process holds it.
+        StorageError: The data root cannot be made.
     """
-    data_root.mkdir(parents=True, exist_ok=True)
-    holder = data_root / f"{what}.pid"
-    lock = FileLock(data_root / f"{what}.lock", timeout=0)
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The data root {data_root} cannot be made ({error.strerror}); choose another folder "
+            "with QUANT_DATA_ROOT."
+        ) from error
+    holder = data_root / "command.pid"
+    lock = FileLock(data_root / "command.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        pid = holder.read_text().strip() if holder.exists() else "unknown"
+        told = holder.read_text().strip() if holder.exists() else "unknown"
         raise ConfigurationError(
-            f"Another `quant {what}` works on {data_root} (process {pid}); wait for it or stop it."
+            f"Another command works on {data_root} ({told}); wait for it or stop it."
         ) from None
     try:
-        write_text_atomically(holder, str(os.getpid()))
+        write_text_atomically(holder, f"quant {what}, process {os.getpid()}")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ def print_rows(
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ("nothing",):
         numeric = bool(rows) and isinstance(rows[0][name], int | float | Decimal)
-        table.add_column(name, justify="right" if numeric else "left")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     console.print(table)

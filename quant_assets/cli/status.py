@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from quant_resources.errors import ConfigurationError
 from quant_resources.settings import load_settings
 
 
@@ -24,6 +25,10 @@ def status(
     from quant_resources.store import Store
 
     settings, console = load_settings(), Console()
+    if not settings.data_root.exists():
+        raise ConfigurationError(
+            f"There is no data root {settings.data_root} yet: run `quant demo`, or set QUANT_DATA_ROOT."
+        )
     store = Store(settings.data_root)
     rows: list[dict[str, Any]] = []
     for table in all_tables(discover()):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, time
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from quant_resources.calendar import NEW_YORK, XNYS
+from quant_resources.errors import ConfigurationError
 from quant_resources.settings import load_settings
+
+if TYPE_CHECKING:
+    from quant_assets.cli.platform import Platform
 
 _MORNING, _BEFORE_OPEN, _EVENING = time(7), time(9), time(18)
 
@@ -19,13 +23,20 @@ def trade(
         Literal["dry_run", "paper", "live"] | None,
         typer.Option(help="Overrides QUANT_TRADING_MODE; dry_run sends nothing."),
     ] = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="Between open and close: book fills, send what waited for them."
+        ),
+    ] = False,
     settle: Annotated[
         bool, typer.Option("--settle", help="Book and report the session that has closed.")
     ] = False,
 ) -> None:
     """Trade the broker's current session; on the local exchange its clock is moved along.
 
-    With Alpaca: run it before the open, and again with --settle after the close.
+    With Alpaca: run it before the open, with --update after it (second legs of flips and purchases
+    that wait for money need that), and with --settle after the close.
     """
     from quant_assets.cli.backfill import assert_nothing_failed
     from quant_assets.cli.exchange import advance_to
@@ -37,7 +48,16 @@ def trade(
     settings, console = load_settings(), Console()
     if mode is not None:
         settings = settings.model_copy(update={"trading_mode": mode})
+    if settings.trading_mode == "live" and not settings.live_account:
+        raise ConfigurationError(
+            "Live trading takes two switches: set QUANT_LIVE_ACCOUNT to the account number as well."
+        )
     with only_one(settings.data_root, "trade"), running_platform(settings) as platform:
+        if update:
+            _pass(platform, console)
+            return
+        if not settle:
+            _assert_not_halted(platform)
         control = ExchangeControl(platform.exchange_url) if platform.exchange_url else None
         clock = platform.broker.clock()
         session = session_to_settle(clock) if settle else session_to_trade(clock)
@@ -64,3 +84,26 @@ def trade(
         for sentence in tally.sentences():
             console.print(f"  {sentence}", highlight=False)
         assert_nothing_failed(tally.failed_steps)
+
+
+def _pass(platform: Platform, console: Console) -> None:
+    from quant_assets.definitions import trading_policy
+    from quant_assets.orders.submission import run_pass
+
+    done = run_pass(platform.ledger, platform.broker, trading_policy(platform.settings))
+    console.print(
+        f"{done.sent} sent, {done.adopted} adopted, {done.rejected} rejected, {done.expired} expired, "
+        f"{done.left} left. {done.stopped}".strip()
+    )
+
+
+def _assert_not_halted(platform: Platform) -> None:
+    from quant_resources.ledger.account_book import trading_status
+
+    with platform.ledger.begin() as transaction:
+        status = trading_status(transaction, platform.settings.book)
+    if status.state == "HALTED":
+        raise ConfigurationError(
+            f"Book {platform.settings.book} is HALTED ({status.reason}); look into it, then "
+            "`quant resume --reason WHY`."
+        )

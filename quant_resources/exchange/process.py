@@ -119,8 +119,8 @@ def create_state(folder: Path, spec: MarketSpec | None) -> str:
         assert existing is not None  # noqa: S101 - created above
     elif spec is not None and (different := existing[1].differences(spec)):
         raise ExchangeError(
-            f"The exchange in {folder} was created for another market ({'; '.join(different)}); use "
-            "another state folder, or remove this one to start over."
+            f"The exchange in {folder} was created for another market ({'; '.join(different)}); "
+            "start over with `quant demo --fresh`, or choose another QUANT_DATA_ROOT."
         )
     return existing[0]
 

@@ -182,6 +182,51 @@ def activations(
     return list(transaction.scalars(query.order_by(ModelActivation.activation_id)))
 
 
+def roll_back(
+    transaction: Session,
+    *,
+    model_name: str,
+    effective_session: date,
+    activated_by: str,
+    reason: str,
+) -> str:
+    """Let the version serve again that served before the present one, from a session on.
+
+    Activations are read as a stack: one that names an earlier version takes back all that came after
+    it, so rolling back twice goes back two versions. Later activations are overridden too.
+
+    Returns:
+        The version that serves from `effective_session` on.
+
+    Raises:
+        RegistryError: There is no earlier version.
+    """
+    made = activations(transaction, model_name)
+    served: list[str] = []
+    for activation in sorted(made, key=lambda activation: activation.activation_id):
+        if activation.model_version in served:
+            del served[served.index(activation.model_version) + 1 :]
+        else:
+            served.append(activation.model_version)
+    if len(served) < 2:
+        raise RegistryError(
+            f"Model {model_name!r} has no earlier activation to roll back to: `quant models list` "
+            "shows what there is."
+        )
+    previous = served[-2]
+    later = {a.effective_session for a in made if a.effective_session > effective_session}
+    for session in sorted({effective_session, *later}):
+        activate_model(
+            transaction,
+            model_name=model_name,
+            model_version=previous,
+            effective_session=session,
+            activated_by=activated_by,
+            reason=reason,
+        )
+    return previous
+
+
 def active_model(transaction: Session, model_name: str, on_session: date) -> str | None:
     """Return the version in force at a session.
 

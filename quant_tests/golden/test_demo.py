@@ -42,12 +42,15 @@ def shown(output: str, label: str) -> str:
 
 def test_it_prints_what_happened(demo: FinishedDemo) -> None:
     assert shown(demo.output, "Sessions traded") == "10"
-    intents, refused = shown(demo.output, "Intents / refused by limits").split(" / ")
+    label = "Intents / refused by limits / expired unsent"
+    intents, refused, expired = shown(demo.output, label).split(" / ")
     orders, fills = shown(demo.output, "Orders / fills").split(" / ")
     assert int(orders.replace(",", "")) > 100
     assert int(fills.replace(",", "")) >= int(orders.replace(",", "")) * 0.9
     assert int(intents.replace(",", "")) >= int(orders.replace(",", ""))
-    assert int(refused.replace(",", "")) >= 0
+    assert int(intents.replace(",", "")) == sum(
+        int(number.replace(",", "")) for number in (orders, refused, expired)
+    )
     assert "not defined" not in demo.output
 
 

@@ -21,6 +21,7 @@ from quant_resources.ledger.registry import (
     load_artefact,
     model,
     register_model,
+    roll_back,
 )
 
 if TYPE_CHECKING:
@@ -199,3 +200,29 @@ def test_many_sessions_get_what_the_definition_says(
         )
 
         assert list(active_models(transaction, name, sessions).values()) == rows.scalars().all()
+
+
+def test_rolling_back_twice_goes_back_two_versions_and_overrides_what_comes_later(
+    ledger: Ledger,
+) -> None:
+    """The second rollback once named the version in force, and a third the one rolled away from."""
+
+    def rolled_back(transaction: Session, on: date) -> str:
+        return roll_back(
+            transaction, model_name=NAME, effective_session=on, activated_by="me", reason="worse"
+        )
+
+    june, july = date(2024, 6, 3), date(2024, 7, 1)
+    with ledger.begin() as transaction:
+        for version, month in (("v1", MARCH), ("v2", APRIL), ("v3", MAY)):
+            _register(transaction, version, month)
+            _activate(transaction, version, month)
+        assert rolled_back(transaction, june) == "v2"
+        assert rolled_back(transaction, june) == "v1"
+        assert active_model(transaction, NAME, june) == "v1"
+        assert active_model(transaction, NAME, MAY) == "v3"
+        _activate(transaction, "v3", july)
+        assert rolled_back(transaction, june) == "v1"
+        assert active_model(transaction, NAME, july) == "v1"
+        with pytest.raises(RegistryError, match="no earlier activation"):
+            rolled_back(transaction, june)

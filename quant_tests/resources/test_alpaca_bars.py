@@ -52,7 +52,7 @@ def source(url: str, **options: Any) -> AlpacaBars:
 
 def test_schemas_are_those_of_the_tables(exchange_url: str) -> None:
     checked: BarSource = source(exchange_url)
-    assert checked.name == "alpaca/iex"
+    assert checked.name == "local exchange"
     assert RAW_BARS.schema == RAW_BAR_SCHEMA
     assert CORPORATE_ACTIONS.schema == CORPORATE_ACTION_SCHEMA
 
@@ -63,7 +63,7 @@ def test_bars_of_a_range_equal_those_of_its_sessions(exchange_url: str) -> None:
     RAW_BARS.conform(whole)
     assert whole["session"].unique().sort().to_list() == wanted
     assert whole.filter(session=wanted[0])["symbol"].n_unique() > 25
-    assert whole["source"].unique().to_list() == ["alpaca/iex"]
+    assert whole["source"].unique().to_list() == ["local exchange"]
     assert whole["asof"].null_count() == whole.height
     values = [name for name in RAW_BAR_SCHEMA if name != "observed_at"]
     days = [source(exchange_url).bars(None, day, day) for day in wanted]
