@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from quant_assets.cli.platform import running_platform
+from quant_assets.market_span import default_span
+from quant_resources.exchange.control import ExchangeControl
 from quant_resources.exchange.process import stop_exchange
 from quant_resources.postgres import stop_postgres
 from quant_resources.resources import EXCHANGE_FOLDER
@@ -60,6 +65,28 @@ def environment(root: Path) -> dict[str, str]:
         if not name.startswith(("QUANT_", "ALPACA_", "DAGSTER_"))
     }
     return {**kept, "QUANT_DATA_ROOT": str(root), "COLUMNS": "200"}
+
+
+def assert_one_order_per_intent(settings: Settings) -> None:
+    """The exchange's own record holds exactly one accepted order per intent that was sent."""
+    with running_platform(settings, default_span()) as platform:
+        audit = ExchangeControl(str(platform.exchange_url)).audit()
+        with platform.ledger.begin() as ledger:
+            sent = set(
+                ledger.scalars(
+                    text(
+                        "SELECT client_order_id FROM order_intents "
+                        "WHERE state NOT IN ('refused', 'expired_unsent')"
+                    )
+                )
+            )
+    accepted = Counter(
+        entry["client_order_id"]
+        for entry in audit
+        if entry["event"] == "submit" and entry["outcome"] == "accepted"
+    )
+    assert set(accepted) == sent
+    assert set(accepted.values()) == {1}
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import ClassVar
@@ -28,7 +27,7 @@ from quant_assets.signals.strategy import Strategy
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.exchange.control import ExchangeControl
 from quant_resources.store import Store
-from quant_tests.golden.conftest import FinishedDemo
+from quant_tests.golden.conftest import FinishedDemo, assert_one_order_per_intent
 
 SPAN = default_span()
 
@@ -72,23 +71,7 @@ def test_every_partition_of_every_table_is_there(demo: FinishedDemo) -> None:
 
 
 def test_the_exchange_has_exactly_one_order_per_intent(demo: FinishedDemo) -> None:
-    with running_platform(demo.settings, SPAN) as platform, platform.ledger.begin() as ledger:
-        audit = ExchangeControl(str(platform.exchange_url)).audit()
-        intents = set(
-            ledger.scalars(
-                text(
-                    "SELECT client_order_id FROM order_intents "
-                    "WHERE state NOT IN ('refused', 'expired_unsent')"
-                )
-            )
-        )
-    accepted = Counter(
-        entry["client_order_id"]
-        for entry in audit
-        if entry["event"] == "submit" and entry["outcome"] == "accepted"
-    )
-    assert set(accepted) == intents
-    assert set(accepted.values()) == {1}
+    assert_one_order_per_intent(demo.settings)
 
 
 def test_every_fill_leads_back_to_a_signal_and_a_model_version(demo: FinishedDemo) -> None:

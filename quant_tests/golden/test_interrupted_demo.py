@@ -7,23 +7,25 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import pytest
-from sqlalchemy import text
 
-from quant_assets.cli.platform import running_platform
 from quant_assets.market_span import default_span
 from quant_assets.orders.schemas import ORDER_INTENTS
-from quant_resources.exchange.control import ExchangeControl
 from quant_resources.exchange.process import stop_exchange
 from quant_resources.postgres import stop_postgres
 from quant_resources.resources import EXCHANGE_FOLDER
 from quant_resources.settings import load_settings
 from quant_resources.store import Store
-from quant_tests.golden.conftest import QUANT, FinishedDemo, environment, run_quant
+from quant_tests.golden.conftest import (
+    QUANT,
+    FinishedDemo,
+    assert_one_order_per_intent,
+    environment,
+    run_quant,
+)
 
 pytestmark = pytest.mark.long
 SPAN = default_span()
@@ -61,24 +63,7 @@ def test_killed_while_trading_it_ends_with_one_order_per_intent(
             kill_while_trading(root, chance.uniform(0.0, 6.0))
         result = run_quant(root, "demo")
         assert result.returncode == 0, result.stdout + result.stderr
-        with running_platform(load_settings(data_root=root), SPAN) as platform:
-            audit = ExchangeControl(str(platform.exchange_url)).audit()
-            with platform.ledger.begin() as ledger:
-                sent = set(
-                    ledger.scalars(
-                        text(
-                            "SELECT client_order_id FROM order_intents "
-                            "WHERE state NOT IN ('refused', 'expired_unsent')"
-                        )
-                    )
-                )
-        accepted = Counter(
-            entry["client_order_id"]
-            for entry in audit
-            if entry["event"] == "submit" and entry["outcome"] == "accepted"
-        )
-        assert set(accepted) == sent
-        assert set(accepted.values()) == {1}
+        assert_one_order_per_intent(load_settings(data_root=root))
         decided = ["trading_session", "symbol", "leg", "side", "quantity"]
         undisturbed = Store(demo.root).read(ORDER_INTENTS, columns=decided).collect()
         disturbed = Store(root).read(ORDER_INTENTS, columns=decided).collect()
