@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from quant_resources.exchange.markets.history import HistoryMarket
 from quant_tests.exchange.served import WEEK, write_history
 
 _COLUMNS = ["symbol", "date", "open", "high", "low", "close", "volume"]
-_REAL = Path("/work/shared/data")
+_REAL = Path(os.environ.get("QUANT_TEST_DATA", "nowhere"))
 
 
 def week_frame() -> pl.DataFrame:
@@ -164,7 +165,7 @@ def test_another_instrument_under_the_ticker_halts_trading_but_is_served(tmp_pat
     assert mine["trades"].to_list() == [True, True, False, True, True]
 
 
-@pytest.mark.skipif(not _REAL.exists(), reason="the real history is not on this machine")
+@pytest.mark.skipif(not _REAL.exists(), reason="set QUANT_TEST_DATA to the folder of the real bars")
 def test_a_real_history_with_all_its_defects_loads() -> None:
     data = HistoryMarket(_REAL).load()
     assert data.bars.height == 270_121
