@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log import SqlEventLogStorageTable
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.event_log import PostgresEventLogStorage
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 
     from quant_resources.settings import Settings
 
+#: A command's own runs write where the command writes; capturing costs two processes a run, which
+#: moreover answer Ctrl-C with a traceback.
+_OUTPUT_STAYS_HERE: Final = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
 _KEPT_CONNECTIONS: Final = 2
 _MORE_CONNECTIONS: Final = 20
 
@@ -120,6 +129,8 @@ def dagster_instance(settings: Settings) -> Iterator[DagsterInstance]:
     """
     with (
         applied(launch_environment(settings)) as environment,
-        DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance,
+        DagsterInstance.from_ref(
+            InstanceRef.from_dir(environment["DAGSTER_HOME"], overrides=_OUTPUT_STAYS_HERE)
+        ) as instance,
     ):
         yield instance

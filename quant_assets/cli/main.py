@@ -31,6 +31,8 @@ from quant_assets.cli import (
 )
 from quant_resources.errors import QuantError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="quant",
     help="A quantitative trading platform in which everything is a Dagster asset.",
@@ -64,8 +66,17 @@ def main() -> None:
         errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-        errors.print("Interrupted; the same command goes on where it was.")
-        sys.exit(130)
+        _say_interrupted(errors)
+    except SystemExit as ended:
+        # Typer has made an exit code of Ctrl-C already.
+        if ended.code != _INTERRUPTED:
+            raise
+        _say_interrupted(errors)
+
+
+def _say_interrupted(errors: Console) -> None:
+    errors.print("Interrupted; the same command goes on where it was.")
+    sys.exit(_INTERRUPTED)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
