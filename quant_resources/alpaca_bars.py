@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import polars as pl
+from alpaca.common.rest import RESTClient
 from alpaca.data.enums import Adjustment, DataFeed
 from alpaca.data.historical.corporate_actions import CorporateActionsClient
 from alpaca.data.historical.stock import StockHistoricalDataClient
@@ -235,7 +236,9 @@ class AlpacaBars:
             )
 
 
-class _StockReader(StockHistoricalDataClient):
+class _Reader(RESTClient):
+    """A client of alpaca-py whose reads go through our transport."""
+
     def __init__(self, transport: ReadTransport, **options: Any) -> None:
         super().__init__(**options)
         self._transport = transport
@@ -247,27 +250,16 @@ class _StockReader(StockHistoricalDataClient):
         return self._transport.read(lambda: send(path, data, **options), path, token)
 
 
-class _ActionReader(CorporateActionsClient):
-    def __init__(self, transport: ReadTransport, **options: Any) -> None:
-        super().__init__(**options)
-        self._transport = transport
-        transport.mount(self)
-
-    def get(self, path: str, data: Any = None, **options: Any) -> Any:
-        send = super().get
-        token = (data or {}).get("page_token")
-        return self._transport.read(lambda: send(path, data, **options), path, token)
+class _StockReader(_Reader, StockHistoricalDataClient):
+    pass
 
 
-class _TradingReader(TradingClient):
-    def __init__(self, transport: ReadTransport, **options: Any) -> None:
-        super().__init__(**options)
-        self._transport = transport
-        transport.mount(self)
+class _ActionReader(_Reader, CorporateActionsClient):
+    pass
 
-    def get(self, path: str, data: Any = None, **options: Any) -> Any:
-        send = super().get
-        return self._transport.read(lambda: send(path, data, **options), path)
+
+class _TradingReader(_Reader, TradingClient):
+    pass
 
 
 def _with_sessions(rows: pl.DataFrame, wanted: list[date]) -> pl.DataFrame:
