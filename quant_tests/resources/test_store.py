@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from quant_resources.errors import MissingPartitionError, SchemaError, StorageError
-from quant_resources.store import Store
+from quant_resources.errors import DataError, MissingPartitionError, SchemaError, StorageError
+from quant_resources.store import Store, observed_at
 from quant_resources.tables import Column, Table
 
 PRICES = Table(
@@ -94,21 +94,160 @@ def test_a_frame_that_is_not_its_table_is_refused(
 def test_an_identical_delivery_adds_no_vintage_and_a_changed_one_does(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
-    def delivered(close: float, hour: int) -> int:
-        observed = datetime(2024, 3, 5, hour, tzinfo=UTC)
-        frame = prices((MONDAY, "A", close)).with_columns(
-            observed_at=pl.lit(observed, pl.Datetime("us", "UTC"))
-        )
-        return store.write(DELIVERIES, frame, ["2024-03-04"])
+    def came(close: float, hour: int) -> int:
+        return store.write(DELIVERIES, delivered(MONDAY, hour, ("A", close)), ["2024-03-04"])
 
-    assert [delivered(1.0, 7), delivered(1.0, 8), delivered(1.5, 9)] == [1, 0, 1]
+    assert [came(1.0, 7), came(1.0, 8), came(1.5, 9)] == [1, 0, 1]
     assert len(store.vintages(DELIVERIES, "2024-03-04")) == 2
     assert store.read(DELIVERIES).collect().get_column("close").to_list() == [1.5]
     # Even a delivery with an older clock, or without rows, is the newest vintage once it came last.
-    assert delivered(1.7, 6) == 1
+    assert came(1.7, 6) == 1
     assert store.read(DELIVERIES).collect().get_column("close").to_list() == [1.7]
     assert store.write(DELIVERIES, DELIVERIES.empty(), ["2024-03-04"]) == 1
     assert store.read(DELIVERIES).collect().is_empty()
+
+
+def delivered(session: date, hour: int, *rows: tuple[str, float | None]) -> pl.DataFrame:
+    """A delivery of one session, observed at an hour of 5 March 2024."""
+    observed = datetime(2024, 3, 5, hour, tzinfo=UTC)
+    return prices(*((session, symbol, close) for symbol, close in rows)).with_columns(
+        observed_at=pl.lit(observed, pl.Datetime("us", "UTC"))
+    )
+
+
+def at(hour: int, minute: int = 0) -> datetime:
+    return datetime(2024, 3, 5, hour, minute, tzinfo=UTC)
+
+
+def closes(frame: pl.LazyFrame) -> list[float | None]:
+    return frame.collect().get_column("close").to_list()
+
+
+def test_the_order_of_rows_is_no_change_but_how_often_they_came_is(tmp_path: Path) -> None:
+    """Pages that arrived in another order once added a vintage that said nothing."""
+    store, key = Store(tmp_path), ["2024-03-04"]
+    nan = float("nan")
+    first = delivered(MONDAY, 7, ("A", 1.0), ("B", None), ("B", nan), ("C", 3.0))
+    assert store.write(DELIVERIES, first, key) == 1
+    assert store.write(DELIVERIES, first.reverse(), key) == 0
+    assert store.write(DELIVERIES, first.with_columns(observed_at=at(9)), key) == 0
+    twice = pl.concat([first, first.filter(symbol="C")])
+    assert store.write(DELIVERIES, twice, key) == 1
+    swapped = first.with_columns(close=pl.Series([1.0, nan, 3.0, None]))
+    assert store.write(DELIVERIES, swapped, key) == 1
+
+
+def test_a_table_is_read_as_it_was_known_at_a_time(tmp_path: Path) -> None:
+    store, monday, tuesday = Store(tmp_path), ["2024-03-04"], ["2024-03-05"]
+    store.write(DELIVERIES, delivered(MONDAY, 7, ("A", 1.0)), monday)
+    store.write(DELIVERIES, delivered(MONDAY, 9, ("A", 2.0)), monday)
+    store.write(DELIVERIES, delivered(TUESDAY, 10, ("A", 3.0)), tuesday)
+    assert closes(store.read(DELIVERIES, as_of=at(6))) == []
+    assert closes(store.read(DELIVERIES, as_of=at(7))) == [1.0]
+    assert closes(store.read(DELIVERIES, as_of=at(8, 59))) == [1.0]
+    assert closes(store.read(DELIVERIES, monday, ["close"], at(9))) == [2.0]
+    assert closes(store.read(DELIVERIES, as_of=at(12))) == closes(store.read(DELIVERIES))
+    with pytest.raises(
+        MissingPartitionError, match=r"not known at 2024-03-05 09:00.*first obs.*10:00"
+    ):
+        store.read(DELIVERIES, tuesday, as_of=at(9))
+    with pytest.raises(MissingPartitionError, match="materialize"):
+        store.read(DELIVERIES, ["2024-03-06"], as_of=at(9))
+
+
+def test_as_of_needs_a_time_zone_and_vintages(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(DataError, match="no time zone"):
+        store.read(DELIVERIES, as_of=at(9).replace(tzinfo=None))
+    with pytest.raises(DataError, match="keeps no vintages"):
+        store.read(PRICES, as_of=at(9))
+
+
+def test_an_empty_delivery_bears_its_time(tmp_path: Path) -> None:
+    """A withdrawn session was named 0 and could not be told from what came before it."""
+    store, keys = Store(tmp_path), ["2024-03-04", "2024-03-05"]
+    store.write(DELIVERIES, delivered(MONDAY, 7, ("A", 1.0)), keys)
+    assert [observed_at(stem) for stem in store.vintages(DELIVERIES, keys[1])] == [at(7)]
+    assert store.write(DELIVERIES, DELIVERIES.empty(), keys[:1], observed_at=at(8)) == 1
+    assert closes(store.read(DELIVERIES, as_of=at(7, 30))) == [1.0]
+    assert closes(store.read(DELIVERIES, as_of=at(8))) == []
+    before = datetime.now(UTC)
+    store.write(DELIVERIES, DELIVERIES.empty(), ["2024-03-06"])
+    (stem,) = store.vintages(DELIVERIES, "2024-03-06")
+    observed = observed_at(stem)
+    assert observed is not None
+    assert before <= observed <= datetime.now(UTC)
+
+
+def test_what_came_last_is_newest_whatever_the_clock_said(tmp_path: Path) -> None:
+    """A clock that stepped back once made an old delivery the newest one."""
+    store, key = Store(tmp_path), ["2024-03-04"]
+    for hour, close in ((9, 1.0), (8, 2.0), (7, 3.0), (9, 4.0), (10, 5.0), (6, 6.0)):
+        assert store.write(DELIVERIES, delivered(MONDAY, hour, ("A", close)), key) == 1
+    stems = store.vintages(DELIVERIES, key[0])
+    read = [store.read_vintage(DELIVERIES, key[0], stem)["close"].item() for stem in stems]
+    assert read == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    times = [observed_at(stem) for stem in stems]
+    assert times == [at(9)] * 4 + [at(10)] * 2
+    assert closes(store.read(DELIVERIES)) == [6.0]
+    # What came with a wrong clock was not known before what had come already.
+    assert closes(store.read(DELIVERIES, as_of=at(9))) == [4.0]
+    with pytest.raises(MissingPartitionError, match="no vintage 'never'"):
+        store.read_vintage(DELIVERIES, key[0], "never")
+
+
+def test_vintages_of_older_versions_keep_their_order(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), "2024-03-04"
+    folder = tmp_path / "stage/deliveries" / key
+    folder.mkdir(parents=True)
+    time = "20240305T090000000000"
+    for number, stem in enumerate(("0", time, f"{time}-", f"{time}--")):
+        delivered(MONDAY, 9, ("A", float(number))).write_parquet(folder / f"{stem}.parquet")
+    store.write(DELIVERIES, delivered(MONDAY, 8, ("A", 4.0)), [key])
+    read = [
+        store.read_vintage(DELIVERIES, key, stem)["close"].item()
+        for stem in store.vintages(DELIVERIES, key)
+    ]
+    assert read == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_file_from_before_a_table_kept_vintages_is_its_oldest_one(tmp_path: Path) -> None:
+    """Corporate actions were overwritten once; the data roots of that time stay readable."""
+    store, key = Store(tmp_path), "2024-03-04"
+    folder = tmp_path / "stage/deliveries"
+    folder.mkdir(parents=True)
+    delivered(MONDAY, 7, ("A", 1.0)).write_parquet(folder / f"{key}.parquet")
+    assert store.partitions(DELIVERIES) == [key]
+    assert store.exists(DELIVERIES, key)
+    assert closes(store.read(DELIVERIES)) == [1.0]
+    assert store.restated(DELIVERIES) == {}
+    assert store.write(DELIVERIES, delivered(MONDAY, 8, ("A", 1.0)), [key]) == 0
+    assert store.write(DELIVERIES, delivered(MONDAY, 9, ("A", 2.0)), [key]) == 1
+    assert store.partitions(DELIVERIES) == [key]
+    assert closes(store.read(DELIVERIES)) == [2.0]
+    assert closes(store.read(DELIVERIES, as_of=at(8))) == [1.0]
+    assert closes(store.read(DELIVERIES, as_of=at(6))) == []
+    assert store.restated(DELIVERIES) == {key: ["0", "20240305T090000000000"]}
+
+
+def test_a_folder_that_a_killed_write_left_empty_is_no_partition(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = tmp_path / "stage/deliveries/2024-03-04"
+    folder.mkdir(parents=True)
+    (folder / ".20240305T090000000000.parquet.ab12").write_bytes(b"half")
+    assert store.partitions(DELIVERIES) == []
+    assert store.read(DELIVERIES).collect().is_empty()
+
+
+def test_vintages_are_found_in_an_object_store_too() -> None:
+    """Polars reads no memory:// itself; what is written where, and what is listed, is the same."""
+    store = Store("memory://vintages-of-a-test")
+    assert store.partitions(DELIVERIES) == []
+    for session, hour in ((MONDAY, 7), (TUESDAY, 9)):
+        store.write(DELIVERIES, delivered(session, hour, ("A", 1.0)), [session.isoformat()])
+    assert store.partitions(DELIVERIES) == ["2024-03-04", "2024-03-05"]
+    assert store.vintages(DELIVERIES, "2024-03-05") == ["20240305T090000000000"]
+    assert store.restated(DELIVERIES) == {}
 
 
 def test_an_unwritable_root_is_one_clear_error(tmp_path: Path) -> None:
