@@ -9,11 +9,13 @@ from __future__ import annotations
 import bisect
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import exchange_calendars
-
 from quant_resources.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import exchange_calendars
 
 NEW_YORK = ZoneInfo("America/New_York")
 _FIRST_DAY = date(1990, 1, 1)
@@ -31,6 +33,9 @@ class MarketCalendar:
 
     @cached_property
     def _calendar(self) -> exchange_calendars.ExchangeCalendar:
+        # Brings pandas along, which a command that only prints its help does not need.
+        import exchange_calendars
+
         return exchange_calendars.get_calendar(self.name, start=_FIRST_DAY.isoformat())
 
     @cached_property
@@ -84,6 +89,11 @@ class MarketCalendar:
     def close(self, session: date) -> datetime:
         """Closing time of the session, UTC; earlier on half days."""
         return self._calendar.session_close(session.isoformat()).to_pydatetime().astimezone(UTC)
+
+    def newest_closed(self, moment: datetime) -> date:
+        """The last session whose close is not after an aware moment."""
+        newest = self.at_or_before(moment.astimezone(UTC).date())
+        return newest if self.close(newest) <= moment else self.previous(newest)
 
     def closed_days(self, first: date, last: date) -> list[date]:
         """Weekdays between both days (inclusive) on which the exchange does not trade."""

@@ -1,7 +1,7 @@
 """The local exchange: a server that speaks Alpaca's REST API over a virtual clock.
 
 One process serves market data and trading under one loopback address, so that alpaca-py's own
-clients work against it unchanged (`url_override`). How it works, in seven sentences:
+clients work against it unchanged (`url_override`). How it works, in nine sentences:
 
 1. A `MarketSpec` names a market, and `markets/` turns it into bars, corporate actions and listings.
 2. The clock moves only when it is told to, and only forward; `visibility.py` decides what may be seen.
@@ -11,6 +11,8 @@ clients work against it unchanged (`url_override`). How it works, in seven sente
 5. `matching.py` says what an order gets from a bar, `account.py` what that does to the account.
 6. One request is one SQLite transaction, so killing the server at any moment loses nothing.
 7. `api_data.py`, `api_trading.py` and `api_control.py` put this into Alpaca's words.
+8. A fault plan (`faults.py`) breaks chosen answers on the wire, before or after the exchange has acted.
+9. A restatement (`restatements.py`) changes what has been published, never what was traded on.
 
 `process.py` starts, finds and stops the server; the graph imports nothing else from here.
 """

@@ -29,6 +29,7 @@ from quant_resources.exchange.process import (
     create_state,
     last_port,
 )
+from quant_resources.exchange.serving import server_config
 from quant_resources.exchange.spec import MarketSpec
 
 
@@ -73,15 +74,8 @@ def serve(folder: Path, port: int, spec: MarketSpec | None) -> None:
         ) from None
     with lock, _listen(port, last_port(folder)) as listener:
         exchange = Exchange(folder)
-        config = uvicorn.Config(
-            build_app(exchange),
-            log_level="warning",
-            access_log=False,
-            lifespan="on",
-            # A connection closed just as an order is sent would leave its fate open.
-            timeout_keep_alive=3600,
-        )
-        asyncio.run(_run(uvicorn.Server(config), listener, folder))
+        server = uvicorn.Server(server_config(build_app(exchange)))
+        asyncio.run(_run(server, listener, folder))
         exchange.state.close()
 
 

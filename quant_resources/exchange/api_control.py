@@ -1,4 +1,4 @@
-"""The exchange's own API under `/exchange/`, which no broker has: the clock, the truth, the market.
+"""The exchange's own API under `/exchange/`, which no broker has: clock, truth, market, faults, restatements.
 
 Only the person who runs the exchange uses it; nothing of the platform's trading path may.
 """
@@ -12,13 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from quant_resources.exchange import restatements
 from quant_resources.exchange.api_trading import account_number
 from quant_resources.exchange.exchange import Exchange
+from quant_resources.exchange.faults import FaultDesk
 from quant_resources.exchange.refusals import malformed
 from quant_resources.exchange.wire import Answer, moment, read_json
 
 
-def routes(exchange: Exchange) -> list[Route]:
+def routes(exchange: Exchange, desk: FaultDesk) -> list[Route]:
     """The routes of the control API."""
 
     async def get_status(_: Request) -> Response:
@@ -45,10 +47,33 @@ def routes(exchange: Exchange) -> list[Route]:
             raise malformed("after must be a sequence number")
         return Answer({"audit": exchange.state.audit(int(after))})
 
+    async def get_restatements(_: Request) -> Response:
+        return Answer({"restatements": exchange.state.restatements()})
+
+    async def restate(request: Request) -> Response:
+        body = await read_json(request)
+        return Answer(restatements.restate(exchange.state, exchange.view, body))
+
+    async def get_faults(_: Request) -> Response:
+        return Answer(desk.shown())
+
+    async def post_faults(request: Request) -> Response:
+        desk.post(await read_json(request))
+        return Answer(desk.shown())
+
+    async def clear_faults(_: Request) -> Response:
+        desk.clear()
+        return Answer(desk.shown())
+
     return [
         Route("/exchange/status", get_status),
         Route("/exchange/clock", set_clock, methods=["POST"]),
         Route("/exchange/audit", get_audit),
+        Route("/exchange/faults", get_faults),
+        Route("/exchange/faults", post_faults, methods=["POST"]),
+        Route("/exchange/faults", clear_faults, methods=["DELETE"]),
+        Route("/exchange/restatements", get_restatements),
+        Route("/exchange/restatements", restate, methods=["POST"]),
     ]
 
 

@@ -284,5 +284,5 @@ def _seen(exchange: Exchange, symbol: str) -> tuple[Decimal, str] | None:
     now = exchange.now
     if exchange.view.listing(symbol, now) is None:
         return None
-    last = exchange.view.last_price(symbol, now)
+    last = exchange.view.told_price(symbol, now)
     return (last.price, stamp(last.at)) if last else None

@@ -1,8 +1,8 @@
 """The HTTP application: routes, keys, errors, and the task that follows the wall clock.
 
 Handlers run on the event loop and never wait between reading the state and writing it, so one request
-is done before the next begins. Whatever shall stand between the client and the handlers (such as
-faults on purpose) is ASGI middleware given to `build_app`.
+is done before the next begins. Faults on purpose stand between the client and the handlers
+(`faulty_wire.py`), and whatever other ASGI middleware is given to `build_app`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from quant_resources.errors import QuantError
 from quant_resources.exchange import api_control, api_data, api_reference, api_trading
 from quant_resources.exchange.exchange import Exchange
+from quant_resources.exchange.faults import FaultDesk
+from quant_resources.exchange.faulty_wire import FaultyWire
 from quant_resources.exchange.refusals import UNAUTHORIZED, RefusalError
 from quant_resources.exchange.wire import Answer, refused
 
@@ -33,7 +35,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def build_app(exchange: Exchange, middleware: Sequence[Middleware] = ()) -> Starlette:
-    """The application of an exchange."""
+    """The application of an exchange, to be served with `serving.server_config`."""
+    desk = FaultDesk(exchange.state)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -48,12 +51,13 @@ def build_app(exchange: Exchange, middleware: Sequence[Middleware] = ()) -> Star
             *api_data.routes(exchange),
             *api_trading.routes(exchange),
             *api_reference.routes(exchange),
-            *api_control.routes(exchange),
+            *api_control.routes(exchange, desk),
         ],
         middleware=[
             # A page in a browser must not reach the exchange under a name of its own.
             Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
             Middleware(RequireKeys),
+            Middleware(FaultyWire, exchange=exchange, desk=desk),
             *middleware,
         ],
         exception_handlers={

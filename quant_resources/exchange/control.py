@@ -1,8 +1,9 @@
-"""A client of the exchange's own API: status, clock and audit log."""
+"""A client of the exchange's own API: status, clock, audit log, faults, restatements."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import date, datetime
 from typing import Any
 
 import requests
@@ -52,12 +53,89 @@ class ExchangeControl:
         """What happened after an audit sequence number, oldest first."""
         return self._ask("GET", f"/exchange/audit?after={after}", _ANSWER_SECONDS)["audit"]
 
+    def inject(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a fault plan in force (`faults.FaultPlan`); returns it with its counts.
+
+        Raises:
+            ExchangeError: It is no plan; the message names what is wrong.
+        """
+        return self._ask("POST", "/exchange/faults", _ANSWER_SECONDS, dict(plan))
+
+    def faults(self) -> dict[str, Any]:
+        """The fault plan in force, each rule with the requests it has seen and broken."""
+        return self._ask("GET", "/exchange/faults", _ANSWER_SECONDS)
+
+    def clear_faults(self) -> None:
+        """Let everything go right again."""
+        self._ask("DELETE", "/exchange/faults", _ANSWER_SECONDS)
+
+    def restate(self, symbol: str, session: date, **values: float | None) -> dict[str, Any]:
+        """Publish other values for a bar: open, high, low, close, volume, vwap, trade_count.
+
+        Raises:
+            ExchangeError: There is no such bar, or its session has not closed.
+        """
+        return self._change_bar(symbol, session, "values", values)
+
+    def withdraw(self, symbol: str, session: date) -> dict[str, Any]:
+        """Withdraw a bar.
+
+        Raises:
+            ExchangeError: There is no such bar, or its session has not closed.
+        """
+        return self._change_bar(symbol, session, "withdraw", True)
+
+    def add_bar(self, symbol: str, session: date, **values: float | None) -> dict[str, Any]:
+        """Publish a bar that was missing: open, high, low, close, volume; vwap and trade_count too.
+
+        Raises:
+            ExchangeError: There is one already, or the session has not closed.
+        """
+        return self._change_bar(symbol, session, "add", values)
+
+    def add_action(self, **terms: Any) -> dict[str, Any]:
+        """Publish a corporate action late: action_type, symbol, ex_date and its terms.
+
+        Raises:
+            ExchangeError: A term is missing, or the ex-date lies ahead.
+        """
+        return self._restate({"action": {name: _plain(value) for name, value in terms.items()}})
+
+    def restate_action(self, action_id: str, **terms: Any) -> dict[str, Any]:
+        """Publish other terms for a corporate action.
+
+        Raises:
+            ExchangeError: It has not been published.
+        """
+        values = {name: _plain(value) for name, value in terms.items()}
+        return self._restate({"action_id": action_id, "values": values})
+
+    def withdraw_action(self, action_id: str) -> dict[str, Any]:
+        """Withdraw a corporate action.
+
+        Raises:
+            ExchangeError: It has not been published.
+        """
+        return self._restate({"action_id": action_id, "withdraw": True})
+
+    def restatements(self) -> list[dict[str, Any]]:
+        """Every change of published data, oldest first, with what was and what is."""
+        return self._ask("GET", "/exchange/restatements", _ANSWER_SECONDS)["restatements"]
+
+    def _change_bar(self, symbol: str, session: date, how: str, change: object) -> dict[str, Any]:
+        return self._restate({"symbol": symbol, "session": session.isoformat(), how: change})
+
+    def _restate(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", "/exchange/restatements", _ANSWER_SECONDS, body)
+
     def _ask(
         self, method: str, path: str, timeout: float, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
             answer = self._session.request(method, self.url + path, json=body, timeout=timeout)
             content = answer.json()
+        except requests.exceptions.InvalidJSONError as error:
+            raise ExchangeError(f"This cannot be sent to the exchange: {error}.") from error
         except (requests.RequestException, ValueError) as error:
             raise ExchangeError(
                 f"The local exchange at {self.url} does not answer: {error}."
@@ -65,3 +143,7 @@ class ExchangeControl:
         if not answer.ok:
             raise ExchangeError(f"The local exchange refuses: {content.get('message', content)}.")
         return content
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, date) else value

@@ -14,7 +14,7 @@ from typing import Any
 
 from quant_resources.calendar import XNYS
 from quant_resources.errors import ExchangeError
-from quant_resources.exchange import order_entry
+from quant_resources.exchange import order_entry, restatements
 from quant_resources.exchange.book import Book
 from quant_resources.exchange.markets.history import HistoryMarket
 from quant_resources.exchange.markets.market import Market
@@ -75,6 +75,7 @@ class Exchange:
             with self.state.transaction():
                 self.state.put("market_digest", digest)
         self.view = MarketView(data)
+        restatements.publish_kept(self.state, self.view)
         self.book = Book(
             self.state,
             self.view,

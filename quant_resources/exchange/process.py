@@ -28,8 +28,17 @@ from quant_resources.exchange.control import ExchangeControl
 from quant_resources.exchange.spec import MarketSpec
 from quant_resources.exchange.state import State
 
-__all__ = ["Endpoint", "ExchangeControl", "MarketSpec", "ensure_exchange", "stop_exchange"]
+__all__ = [
+    "EXCHANGE_FOLDER",
+    "Endpoint",
+    "ExchangeControl",
+    "MarketSpec",
+    "ensure_exchange",
+    "stop_exchange",
+]
 
+#: The local exchange's state, below the data root.
+EXCHANGE_FOLDER = "exchange"
 ENDPOINT_FILE = "endpoint.json"
 LOG_FILE = "exchange.log"
 SERVER_LOCK = "server.lock"
@@ -85,6 +94,16 @@ def ensure_exchange(state_dir: Path, spec: MarketSpec | None = None, port: int =
         ) from None
     except OSError as error:
         raise ExchangeError(f"The state folder {folder} cannot be used: {error}.") from error
+
+
+def running_exchange(state_dir: Path) -> Endpoint | None:
+    """The exchange of a state folder if it runs and answers; nothing is started, stopped or written."""
+    folder = Path(state_dir).absolute()
+    endpoint, known = _read_endpoint(folder), State.peek(folder)
+    if not endpoint or known is None or _process(endpoint) is None:
+        return None
+    answers = _answers(endpoint["url"], known[0])
+    return Endpoint(endpoint["url"], endpoint["pid"], started=False) if answers else None
 
 
 def stop_exchange(state_dir: Path) -> bool:

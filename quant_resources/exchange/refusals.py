@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from quant_resources.errors import ExchangeError
 
 MALFORMED = 40010001
@@ -36,6 +38,15 @@ class RefusalError(ExchangeError):
 def malformed(message: str) -> RefusalError:
     """422: a field is missing or cannot be read."""
     return RefusalError(422, MALFORMED, message)
+
+
+def misread(error: ValidationError, what: str) -> RefusalError:
+    """422: a document does not have the declared shape; every wrong field is named."""
+    wrong = (
+        f"{'.'.join(map(str, item['loc'])) or what}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()
+    )
+    return malformed(f"the {what} is wrong: {'; '.join(wrong)}")
 
 
 def unprocessable(message: str) -> RefusalError:

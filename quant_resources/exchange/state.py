@@ -1,7 +1,7 @@
 """The durable state of an exchange: one SQLite file (WAL), every request one transaction.
 
-Fills, activities and the audit log are append-only; triggers refuse to change them. Money and shares
-are kept as text, exactly. Nothing here decides anything.
+Fills, activities, restatements and the audit log are append-only; triggers refuse to change them. Money
+and shares are kept as text, exactly. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -34,24 +34,26 @@ _MOMENTS = {
 _AMOUNTS = {"quantity", "notional", "limit_price", "filled_quantity", "filled_value"}
 
 _SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE positions (symbol TEXT PRIMARY KEY, quantity TEXT NOT NULL, cost_basis TEXT NOT NULL);
-CREATE TABLE orders (sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS positions (symbol TEXT PRIMARY KEY, quantity TEXT NOT NULL, cost_basis TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS orders (sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     {", ".join(f"{name} TEXT" for name in _ORDER_COLUMNS)},
     UNIQUE (order_id), UNIQUE (client_order_id));
-CREATE INDEX orders_by_status ON orders (status);
-CREATE TABLE fills (sequence INTEGER PRIMARY KEY AUTOINCREMENT, execution_id TEXT UNIQUE NOT NULL,
+CREATE INDEX IF NOT EXISTS orders_by_status ON orders (status);
+CREATE TABLE IF NOT EXISTS fills (sequence INTEGER PRIMARY KEY AUTOINCREMENT, execution_id TEXT UNIQUE NOT NULL,
     order_id TEXT NOT NULL REFERENCES orders (order_id), symbol TEXT NOT NULL, side TEXT NOT NULL,
     quantity TEXT NOT NULL, price TEXT NOT NULL, session TEXT NOT NULL, at TEXT NOT NULL);
-CREATE INDEX fills_by_session ON fills (session, symbol);
-CREATE TABLE activities (sequence INTEGER PRIMARY KEY AUTOINCREMENT, activity_id TEXT UNIQUE NOT NULL,
+CREATE INDEX IF NOT EXISTS fills_by_session ON fills (session, symbol);
+CREATE TABLE IF NOT EXISTS activities (sequence INTEGER PRIMARY KEY AUTOINCREMENT, activity_id TEXT UNIQUE NOT NULL,
     activity_type TEXT NOT NULL, day TEXT NOT NULL, at TEXT NOT NULL, document TEXT NOT NULL);
-CREATE TABLE audit (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS audit (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL,
     event TEXT NOT NULL, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS restatements (sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL, document TEXT NOT NULL);
 """ + "".join(
-    f"CREATE TRIGGER {table}_{verb.lower()} BEFORE {verb} ON {table} "
+    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb.lower()} BEFORE {verb} ON {table} "
     f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;\n"
-    for table in ("fills", "activities", "audit")
+    for table in ("fills", "activities", "audit", "restatements")
     for verb in ("UPDATE", "DELETE")
 )
 
@@ -70,6 +72,8 @@ class State:
         if not path.exists():
             raise ExchangeError(f"There is no exchange in {folder}; create one with a market spec.")
         self._connection = _connect(path)
+        # A state made by an older version gets the tables that it lacks.
+        self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         # What is read on every request is kept here too; nobody else writes the file.
         self._open: dict[int, Order] | None = None
         self._held: dict[str, Position] | None = None
@@ -116,14 +120,25 @@ class State:
     @classmethod
     def peek(cls, folder: Path) -> tuple[str, MarketSpec] | None:
         """The state's id and specification without opening it for work; None if there is none."""
+        meta = cls._peeked(folder)
+        return None if meta is None else (meta["state_id"], MarketSpec.from_json(meta["spec"]))
+
+    @classmethod
+    def peek_clock(cls, folder: Path) -> datetime | None:
+        """Where the clock of an exchange stands, whether it runs or not; None if there is none."""
+        meta = cls._peeked(folder)
+        return None if meta is None else datetime.fromisoformat(meta["clock"])
+
+    @classmethod
+    def _peeked(cls, folder: Path) -> dict[str, str] | None:
         path = folder / cls.FILE
         if not path.exists():
             return None
         connection = sqlite3.connect(path)
         try:
-            meta = dict(
+            return dict(
                 connection.execute(
-                    "SELECT key, value FROM meta WHERE key IN ('state_id', 'spec')"
+                    "SELECT key, value FROM meta WHERE key IN ('state_id', 'spec', 'clock')"
                 ).fetchall()
             )
         except sqlite3.DatabaseError as error:
@@ -132,7 +147,6 @@ class State:
             ) from error
         finally:
             connection.close()
-        return meta["state_id"], MarketSpec.from_json(meta["spec"])
 
     def close(self) -> None:
         """Close the file."""
@@ -159,9 +173,14 @@ class State:
         row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0]
 
+    def find(self, key: str) -> str | None:
+        """A value that the state may not have."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
     def put(self, key: str, value: str) -> None:
         """Set a value of the state."""
-        self._connection.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @property
     def clock(self) -> datetime:
@@ -265,6 +284,13 @@ class State:
             _order(r) for r in self._connection.execute("SELECT * FROM orders ORDER BY sequence")
         ]
 
+    def newest_order_ids(self, count: int) -> set[str]:
+        """Both ids of the orders accepted last."""
+        rows = self._connection.execute(
+            "SELECT order_id, client_order_id FROM orders ORDER BY sequence DESC LIMIT ?", (count,)
+        )
+        return {either for row in rows for either in row}
+
     def count_orders(self) -> int:
         """How many orders were ever accepted."""
         return self._connection.execute("SELECT count(*) FROM orders").fetchone()[0]
@@ -326,6 +352,20 @@ class State:
     def count_activities(self) -> int:
         """How many activities there are."""
         return self._connection.execute("SELECT count(*) FROM activities").fetchone()[0]
+
+    def insert_restatement(self, document: dict[str, Any]) -> None:
+        """Append a change of published data."""
+        self._connection.execute(
+            "INSERT INTO restatements (at, document) VALUES (?, ?)",
+            (self.clock.isoformat(), json.dumps(document)),
+        )
+
+    def restatements(self) -> list[dict[str, Any]]:
+        """Changes of published data with sequence number and moment, oldest first."""
+        rows = self._connection.execute(
+            "SELECT sequence, at, document FROM restatements ORDER BY sequence"
+        )
+        return [{"sequence": r[0], "at": r[1], **json.loads(r[2])} for r in rows]
 
     def record(self, event: str, document: dict[str, Any], at: datetime | None = None) -> None:
         """Append to the audit log."""

@@ -7,7 +7,8 @@
 - The last price is the previous close before the open, the open after it, the close after the close.
   On the morning of a split the previous close is counted in new shares.
 
-Prices come only from rows the exchange trades on; bars are served as the market has them.
+Prices come only from rows the exchange trades on; bars and actions are served as they were last published
+(`restatements.py`).
 """
 
 from __future__ import annotations
@@ -17,16 +18,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property, lru_cache
-
-import numpy as np
-import polars as pl
+from functools import lru_cache
 
 from quant_resources.calendar import NEW_YORK, XNYS, start_of_day
+from quant_resources.exchange.market_rows import PublishedRows, TradedRows
 from quant_resources.exchange.markets.market import CorporateAction, Listing, MarketData
 from quant_resources.exchange.orders import SHARE_STEP, TradedBar
-
-_EPOCH = date(1970, 1, 1)
 
 
 @lru_cache(maxsize=16_384)
@@ -55,13 +52,21 @@ class LastPrice:
 
 
 class MarketView:
-    """A market as seen through a clock; every method takes the moment `now` (aware UTC)."""
+    """A market as seen through a clock; every method takes the moment `now` (aware UTC).
+
+    Attributes:
+        published: The bars that the data API answers from.
+        published_actions: The corporate actions that it answers with, by ex-date.
+        restated_closes: Closes that are told otherwise than they were traded, USD.
+    """
 
     def __init__(self, data: MarketData) -> None:
         self.data = data
         self.sessions = data.sessions
-        self._rows = _Rows(data.bars)
-        self._traded = _Rows(data.bars.filter("trades"))
+        self.published = PublishedRows(data.bars)
+        self.published_actions = data.actions
+        self.restated_closes: dict[tuple[str, date], Decimal] = {}
+        self._traded = TradedRows(data.bars.filter("trades"))
         # Last prices change three times a day; they are looked up once in between.
         self._priced_at: tuple[date, bool, bool] | None = None
         self._prices: dict[str, LastPrice | None] = {}
@@ -75,34 +80,17 @@ class MarketView:
             if listing.delisted is not None:
                 self.delistings_by_day[listing.delisted].append(listing)
 
-    @cached_property
+    @property
     def bar_json(self) -> list[bytes]:
-        """Every bar as Alpaca's JSON object, in the order of the market's rows.
-
-        Done once, at the first request: serving a page is then a join of ready bytes.
-        """
-        stamps = self.data.bars.select(
-            t=pl.col("session")
-            .cast(pl.Datetime("us"))
-            .dt.replace_time_zone("America/New_York")
-            .dt.convert_time_zone("UTC")
-            .dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            o="open",
-            h="high",
-            l="low",
-            c="close",
-            v=_whole(self.data.bars["volume"]),
-            n="trade_count",
-            vw="vwap",
-        )
-        return stamps.fill_nan(None).write_ndjson().encode().splitlines()
+        """Every published bar as Alpaca's JSON object, by row number."""
+        return self.published.json
 
     def visible_rows(
         self, symbol: str, first: date, last: date, now: datetime
     ) -> tuple[int, int] | None:
         """Range of row numbers of a symbol's bars with first <= session <= last that may be seen."""
         last = min(last, new_york_day(now) - timedelta(days=1))
-        return self._rows.between(symbol, first, last)
+        return self.published.between(symbol, first, last)
 
     def visible_actions(
         self, now: datetime, first: date, last: date, symbols: set[str] | None
@@ -111,7 +99,7 @@ class MarketView:
         last = min(last, new_york_day(now))
         return [
             action
-            for action in self.data.actions
+            for action in self.published_actions
             if first <= action.ex_date <= last and (symbols is None or action.symbol in symbols)
         ]
 
@@ -158,12 +146,26 @@ class MarketView:
         bar = self._traded.last_before(symbol, day)
         if bar is None:
             return None
-        price = bar.close
+        price = self._in_shares_of(day, symbol, bar.session, bar.close)
+        return LastPrice(price, session_close(bar.session))
+
+    def _in_shares_of(self, day: date, symbol: str, session: date, price: Decimal) -> Decimal:
         for action in self._actions_of.get(symbol, ()):
             ratio = action.share_ratio
-            if ratio is not None and action.applies and bar.session < action.ex_date <= day:
+            if ratio is not None and action.applies and session < action.ex_date <= day:
                 price = (price * ratio.denominator / ratio.numerator).quantize(SHARE_STEP)
-        return LastPrice(price, session_close(bar.session))
+        return price
+
+    def told_price(self, symbol: str, now: datetime) -> LastPrice | None:
+        """The last price as the data API tells it: a close may have been restated."""
+        last = self.last_price(symbol, now)
+        if last is None or not self.restated_closes:
+            return last
+        session = new_york_day(last.at)
+        close = self.restated_closes.get((symbol, session))
+        if close is None or last.at != session_close(session):
+            return last
+        return LastPrice(self._in_shares_of(new_york_day(now), symbol, session, close), last.at)
 
     def last_prices(self, symbols: Iterable[str], now: datetime) -> Mapping[str, Decimal]:
         """Last prices of those symbols that have one, USD."""
@@ -175,51 +177,6 @@ class MarketView:
         day = XNYS.at_or_after(new_york_day(moment))
         edge = session_close if by_close else session_open
         return day if edge(day) > moment else XNYS.next(day)
-
-
-class _Rows:
-    """Rows of bars, sorted by symbol and session, with quick access by both."""
-
-    def __init__(self, bars: pl.DataFrame) -> None:
-        symbols = bars["symbol"].rle().struct.unnest()
-        stops = symbols["len"].cum_sum().to_list()
-        self._span = {
-            symbol: (stop - length, stop)
-            for symbol, length, stop in zip(
-                symbols["value"].to_list(), symbols["len"].to_list(), stops, strict=True
-            )
-        }
-        self._days = bars["session"].to_physical().to_numpy()
-        self._values = bars.select("open", "high", "low", "close", "volume").to_numpy()
-
-    def between(self, symbol: str, first: date, last: date) -> tuple[int, int] | None:
-        span = self._span.get(symbol)
-        if span is None or last < first:
-            return None
-        days = self._days[span[0] : span[1]]
-        start = span[0] + int(np.searchsorted(days, (first - _EPOCH).days, "left"))
-        stop = span[0] + int(np.searchsorted(days, (last - _EPOCH).days, "right"))
-        return (start, stop) if start < stop else None
-
-    def bar(self, symbol: str, session: date) -> TradedBar | None:
-        found = self.between(symbol, session, session)
-        return self._at(found[0]) if found else None
-
-    def last_before(self, symbol: str, day: date) -> TradedBar | None:
-        found = self.between(symbol, _EPOCH, day - timedelta(days=1))
-        return self._at(found[1] - 1) if found else None
-
-    def _at(self, row: int) -> TradedBar:
-        numbers = [Decimal(repr(float(number))) for number in self._values[row]]
-        return TradedBar(_EPOCH + timedelta(days=int(self._days[row])), *numbers)
-
-
-def _whole(volume: pl.Series) -> pl.Series:
-    """Volume as integers where every value is whole, as Alpaca sends it."""
-    finite = volume.fill_nan(None)
-    if (finite == finite.round()).all():
-        return finite.cast(pl.Int64)
-    return finite
 
 
 def date_range(start: datetime | date, end: datetime | date) -> tuple[date, date]:

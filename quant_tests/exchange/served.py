@@ -25,6 +25,7 @@ from quant_resources.calendar import NEW_YORK
 from quant_resources.exchange.app import build_app
 from quant_resources.exchange.control import ExchangeControl
 from quant_resources.exchange.exchange import Exchange
+from quant_resources.exchange.serving import server_config
 
 
 @dataclass
@@ -81,8 +82,7 @@ class Server:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(build_app(self.exchange), log_level="warning", lifespan="on")
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(server_config(build_app(self.exchange)))
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():

@@ -58,6 +58,7 @@ class CorporateAction:
         new_symbol: The new name (name changes) or the company spun off.
         special: Whether a dividend is outside the regular schedule.
         applies: Whether holders get it; false where the vendor's row contradicts its own prices.
+        published_id: The id it was first published under, for one whose terms were restated since.
     """
 
     action_type: str
@@ -68,10 +69,13 @@ class CorporateAction:
     new_symbol: str | None = None
     special: bool = False
     applies: bool = True
+    published_id: str = ""
 
     @property
     def action_id(self) -> str:
         """A UUID that is the same whenever the same action is loaded."""
+        if self.published_id:
+            return self.published_id
         name = f"{self.action_type}|{self.symbol}|{self.ex_date}|{self.ratio}|{self.cash}"
         return str(uuid.uuid5(_ACTION_NAMESPACE, name))
 
