@@ -1,17 +1,33 @@
 """Daily bars, corporate actions and listings from Alpaca through alpaca-py's own clients.
 
-What belongs here: requests in chunks, and Alpaca's JSON into frames. What does not: pace, patience and the
-proof that an answer is whole (alpaca_transport.py), and any judgement of a row.
+What belongs here: which requests are sent, and Alpaca's JSON into frames. What does not: patience and the
+proof that an answer is whole (alpaca_transport.py), the request budget (request_pace.py), what survives a
+kill (landing.py), and any judgement of a row.
+
+1. Bars are asked for in requests of so many symbols and sessions that each takes a few pages, a few
+   requests at a time; what comes back is put together in the order in which it was asked for.
+2. Each answer is proved (lost_pages.py) and then landed, so that a process that is killed asks only
+   for the rest.
+3. An answer that leaves a session without any bar is forgotten again: it was too early, or wrong.
 
 Bars are asked for with ``asof="-"``, which skips Alpaca's symbol mapping: rows come under the ticker under
 which they traded, whoever owns it today. Renames are corporate actions and are followed later.
+
+Feeds, by Alpaca's API description: historical bars know `iex` and `sip`; `delayed_sip` is a feed of the
+latest quotes alone. Its history is `sip` up to 15 minutes ago, which needs no subscription, so that is what
+is asked for under its name.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -32,19 +48,27 @@ from quant_resources.alpaca_transport import (
     TIMEOUT_SECONDS,
     ReadTransport,
     RefusedError,
-    shared_pace,
 )
 from quant_resources.bar_source import CORPORATE_ACTION_SCHEMA, RAW_BAR_SCHEMA
 from quant_resources.calendar import XNYS, start_of_day
 from quant_resources.errors import ConfigurationError, SourceError
+from quant_resources.landing import LandedRequest, Landing
 from quant_resources.launch import is_local
+from quant_resources.lost_pages import actions_told_twice, bars_told_twice
+from quant_resources.request_pace import shared_pace
 
-#: A multi-symbol request stays below 2 kB of URL; 200 symbols over a year are six pages of 10,000 bars.
+#: A multi-symbol request stays below 2 kB of URL.
 SYMBOLS_PER_REQUEST: Final = 200
+#: Five pages of 10,000: a kill loses the requests under way, seconds at 200 requests a minute.
+BARS_PER_REQUEST: Final = 50_000
+REQUESTS_AT_ONCE: Final = 4
+#: Without a subscription the consolidated tape is served up to 15 minutes ago.
+SIP_DELAY: Final = timedelta(minutes=16)
 #: Alpaca selects actions by process date, which for cash dividends is the payable date, weeks after.
 PROCESS_LEAD: Final = timedelta(days=10)
 PROCESS_LAG: Final = timedelta(days=90)
 
+_NOT_SUBSCRIBED: Final = re.compile(r"subscription", re.IGNORECASE)
 _INVALID_SYMBOL: Final = re.compile(r"invalid symbol(?:\(s\))?: ?([^\s\"}]+)", re.IGNORECASE)
 
 
@@ -59,6 +83,8 @@ class AlpacaBars:
         feed: "iex", "sip" or "delayed_sip".
         symbols: The symbols to ask for; empty for everything that the broker lists.
         requests_per_minute: Pace, shared by all sources of one key; None for the local exchange.
+        pace_folder: Where processes share the pace; None for this process alone.
+        landing: Where answers survive a kill; None for nowhere.
         timeout: Seconds to wait for a connection and for an answer.
         backoff: Seconds before each repetition of a read.
 
@@ -76,6 +102,8 @@ class AlpacaBars:
         feed: str = "iex",
         symbols: Sequence[str] = (),
         requests_per_minute: int | None = 200,
+        pace_folder: Path | None = None,
+        landing: Landing | None = None,
         timeout: tuple[float, float] = TIMEOUT_SECONDS,
         backoff: Sequence[float] = BACKOFF_SECONDS,
     ) -> None:
@@ -95,11 +123,17 @@ class AlpacaBars:
         self._local = is_local(data_url)
         self._symbols = tuple(sorted({symbol.strip().upper() for symbol in symbols}))
         keys = {"api_key": api_key, "secret_key": secret_key, "raw_data": True}
-        pace = None if requests_per_minute is None else shared_pace(api_key, requests_per_minute)
-        data = ReadTransport(data_url.rstrip("/"), pace, timeout, backoff)
+        pace = (
+            None
+            if requests_per_minute is None
+            else shared_pace(api_key, requests_per_minute, pace_folder)
+        )
+        self._address = data_url.rstrip("/")
+        self._landing = landing
+        data = ReadTransport(self._address, pace, timeout, backoff)
         trading = ReadTransport(trading_url.rstrip("/"), pace, timeout, backoff)
-        self._bars = _StockReader(data, url_override=data_url.rstrip("/"), **keys)
-        self._actions = _ActionReader(data, url_override=data_url.rstrip("/"), **keys)
+        self._bars = _StockReader(data, url_override=self._address, **keys)
+        self._actions = _ActionReader(data, url_override=self._address, **keys)
         self._trading = _TradingReader(trading, url_override=trading_url.rstrip("/"), **keys)
 
     @property
@@ -108,15 +142,12 @@ class AlpacaBars:
         return "local exchange" if self._local else f"alpaca/{self._feed.value}"
 
     def newest_closed_session(self) -> date:
-        """The last session whose close is not after the trading clock."""
-        clock: Any = self._trading.get_clock()
-        try:
-            now = datetime.fromisoformat(str(clock["timestamp"])).astimezone(UTC)
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(
-                f"The trading clock answered {clock!r}, which is no clock."
-            ) from error
+        """The last session whose close, as the feed serves it, is not after the trading clock."""
+        now = self._clock()
         newest = XNYS.at_or_before(now.date())
+        if self._feed is DataFeed.DELAYED_SIP:
+            # What the delayed tape still holds back is part of the session.
+            now -= SIP_DELAY
         return newest if XNYS.close(newest) <= now else XNYS.previous(newest)
 
     def symbols(self) -> list[str]:
@@ -148,19 +179,26 @@ class AlpacaBars:
             raise SourceError(f"There is no session between {first} and {last}.")
         asked = list(self.symbols() if symbols is None else symbols)
         configured = symbols is not None or bool(self._symbols)
-        observed_at = datetime.now(UTC)
-        chunks = [
-            self._chunk(asked[start : start + SYMBOLS_PER_REQUEST], wanted, asof, configured)
-            for start in range(0, len(asked), SYMBOLS_PER_REQUEST)
-        ]
-        rows = pl.concat(chunks) if chunks else bar_frame({})
-        frame = _with_sessions(rows, wanted).with_columns(
-            source=pl.lit(self.name),
-            asof=pl.lit(asof, pl.Date),
-            observed_at=pl.lit(observed_at).dt.cast_time_unit("us"),
-        )
-        self._check_complete(frame, wanted)
-        return frame.select(list(RAW_BAR_SCHEMA)).sort("session", "symbol", maintain_order=True)
+        requests = self._requests(asked, wanted, asof)
+        if self._landing is not None:
+            self._landing.tidy()
+
+        def answer(request: LandedRequest) -> pl.DataFrame:
+            return self._answer(request, configured)
+
+        if len(requests) == 1:
+            answers = [answer(requests[0])]
+        else:
+            with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+                answers = list(threads.map(answer, requests))
+        frame = pl.concat(answers) if answers else pl.DataFrame(schema=RAW_BAR_SCHEMA)
+        try:
+            self._check_complete(frame, wanted)
+        except SourceError:
+            if self._landing is not None:
+                self._landing.forget(requests)
+            raise
+        return frame.sort("session", "symbol", maintain_order=True)
 
     def corporate_actions(self, first: date, last: date) -> pl.DataFrame:
         """Corporate actions by session; see `BarSource.corporate_actions`."""
@@ -170,17 +208,22 @@ class AlpacaBars:
             list(self._symbols[start : start + SYMBOLS_PER_REQUEST])
             for start in range(0, len(self._symbols), SYMBOLS_PER_REQUEST)
         ]
-        rows: list[dict[str, Any]] = []
-        for group in groups or [None]:
-            answer: Any = self._actions.get_corporate_actions(
-                CorporateActionsRequest(
-                    symbols=group,
-                    start=day_after_previous - PROCESS_LEAD,
-                    end=last + PROCESS_LAG,
-                    limit=None,
-                )
+
+        def ask(group: list[str] | None) -> list[dict[str, Any]]:
+            request = CorporateActionsRequest(
+                symbols=group,
+                start=day_after_previous - PROCESS_LEAD,
+                end=last + PROCESS_LAG,
+                limit=None,
             )
-            rows += action_rows(answer)
+            answer: Any = self._actions.get_corporate_actions(request)
+            return action_rows(answer)
+
+        rows = [
+            row
+            for group in groups or [None]
+            for row in actions_told_twice(partial(ask, group), self.name)
+        ]
         dated = [row for row in rows if day_after_previous <= row["ex_date"] <= last]
         return (
             pl.DataFrame(dated, schema=CORPORATE_ACTION_SCHEMA, orient="row")
@@ -193,24 +236,74 @@ class AlpacaBars:
             .sort("session", "symbol", "action_id")
         )
 
-    def _chunk(
-        self, symbols: list[str], wanted: list[date], asof: date | None, configured: bool
-    ) -> pl.DataFrame:
-        remaining = list(symbols)
+    def _requests(
+        self, symbols: list[str], wanted: list[date], asof: date | None
+    ) -> list[LandedRequest]:
+        step = max(1, BARS_PER_REQUEST // max(1, min(len(symbols), SYMBOLS_PER_REQUEST)))
+        return [
+            LandedRequest(
+                source=self.name,
+                address=self._address,
+                feed=self._feed.value,
+                adjustment=Adjustment.RAW.value,
+                # Rows as they traded under the ticker, whoever owns it today.
+                asof="-" if asof is None else asof.isoformat(),
+                symbols=tuple(symbols[start : start + SYMBOLS_PER_REQUEST]),
+                first=sessions[0],
+                last=sessions[-1],
+            )
+            for sessions in (wanted[day : day + step] for day in range(0, len(wanted), step))
+            for start in range(0, len(symbols), SYMBOLS_PER_REQUEST)
+        ]
+
+    def _answer(self, request: LandedRequest, configured: bool) -> pl.DataFrame:
+        landed = None if self._landing is None else self._landing.load(request)
+        if landed is not None:
+            return landed
+        sessions = XNYS.sessions(request.first, request.last)
+
+        def ask(symbols: Sequence[str]) -> pl.DataFrame:
+            sent = self._ask(replace(request, symbols=tuple(symbols)), configured)
+            return _with_sessions(sent, sessions)
+
+        rows = bars_told_twice(ask, request.symbols, sessions, self.name).with_columns(
+            source=pl.lit(self.name),
+            asof=pl.lit(None if request.asof == "-" else date.fromisoformat(request.asof), pl.Date),
+            observed_at=pl.lit(datetime.now(UTC)).dt.cast_time_unit("us"),
+        )
+        answer = rows.select(list(RAW_BAR_SCHEMA))
+        if self._landing is not None:
+            self._landing.keep(request, answer)
+        return answer
+
+    def _ask(self, landed: LandedRequest, configured: bool) -> pl.DataFrame:
+        # Whatever is stamped after the session before belongs to the first wanted one.
+        start = start_of_day(XNYS.previous(landed.first) + timedelta(days=1))
+        end = start_of_day(landed.last + timedelta(days=1)) - timedelta(seconds=1)
+        feed = self._feed
+        if feed is DataFeed.DELAYED_SIP:
+            feed = DataFeed.SIP
+            end = min(end, self._clock() - SIP_DELAY)
+        remaining = list(landed.symbols)
         while remaining:
             request = StockBarsRequest(
                 symbol_or_symbols=remaining,
                 timeframe=TimeFrame.Day,  # pyright: ignore[reportArgumentType]
-                # Whatever is stamped after the session before belongs to the first wanted one.
-                start=start_of_day(XNYS.previous(wanted[0]) + timedelta(days=1)),
-                end=start_of_day(wanted[-1] + timedelta(days=1)) - timedelta(seconds=1),
-                adjustment=Adjustment.RAW,
-                feed=self._feed,
-                asof="-" if asof is None else asof.isoformat(),
+                start=start,
+                end=end,
+                adjustment=Adjustment(landed.adjustment),
+                feed=feed,
+                asof=landed.asof,
             )
             try:
                 answer: Any = self._bars.get_stock_bars(request)
             except RefusedError as error:
+                if _NOT_SUBSCRIBED.search(error.reason):
+                    raise SourceError(
+                        f"{self.name} refused the bars of {landed.first} to {landed.last}: "
+                        f"{error.reason}; without a subscription the {feed.value} feed is served up "
+                        "to 15 minutes ago: set QUANT_FEED to delayed_sip or iex, or try again later."
+                    ) from error
                 found = _INVALID_SYMBOL.search(error.reason)
                 if found is None or found.group(1) not in remaining:
                     raise
@@ -222,8 +315,22 @@ class AlpacaBars:
                 # The broker lists more tickers than the data API knows; one must not hide the rest.
                 remaining.remove(found.group(1))
                 continue
+            if strangers := sorted(set(answer) - set(remaining)):
+                raise SourceError(
+                    f"{self.name} sent bars of {strangers[0]!r}, which was not asked for "
+                    f"({landed.first} to {landed.last}); nothing was taken, fetch again later."
+                )
             return bar_frame(answer)
         return bar_frame({})
+
+    def _clock(self) -> datetime:
+        clock: Any = self._trading.get_clock()
+        try:
+            return datetime.fromisoformat(str(clock["timestamp"])).astimezone(UTC)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"The trading clock answered {clock!r}, which is no clock."
+            ) from error
 
     def _check_complete(self, frame: pl.DataFrame, wanted: list[date]) -> None:
         present = set(frame.get_column("session").unique().to_list())
@@ -242,12 +349,16 @@ class _Reader(RESTClient):
     def __init__(self, transport: ReadTransport, **options: Any) -> None:
         super().__init__(**options)
         self._transport = transport
+        self._pages = threading.local()
         transport.mount(self)
 
     def get(self, path: str, data: Any = None, **options: Any) -> Any:
         send = super().get
         token = (data or {}).get("page_token")
-        return self._transport.read(lambda: send(path, data, **options), path, token)
+        # The pages of one answer are asked for one after another by one thread.
+        before = getattr(self._pages, "followed", ())
+        self._pages.followed = () if token is None else (*before, token)
+        return self._transport.read(lambda: send(path, data, **options), path, self._pages.followed)
 
 
 class _StockReader(_Reader, StockHistoricalDataClient):

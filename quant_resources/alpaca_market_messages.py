@@ -6,8 +6,9 @@ list. What does not: the network, chunks and clocks (alpaca_bars.py).
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ _BAR_FIELDS: Final = {
     "vw": "vwap",
     "n": "trade_count",
 }
+#: Older bars came without these.
+_SOMETIMES_LEFT_OUT: Final = {"vw", "n"}
 _ACTION_TYPES: Final = {
     "forward_splits": "forward_split",
     "reverse_splits": "reverse_split",
@@ -40,6 +43,15 @@ _ACTION_TYPES: Final = {
     "name_changes": "name_change",
     "worthless_removals": "worthless_removal",
     "rights_distributions": "rights_distribution",
+}
+#: Kinds that Alpaca never sends without an ex-date.
+_EX_DATED: Final = {
+    "forward_splits",
+    "reverse_splits",
+    "cash_dividends",
+    "stock_dividends",
+    "spin_offs",
+    "rights_distributions",
 }
 #: Fields that hold an action's ratio (new over old) and cash, by kind; a missing old field counts as one.
 _RATIO_FIELDS: Final = {
@@ -70,9 +82,10 @@ def bar_frame(answer: Mapping[str, list[dict[str, Any]]]) -> pl.DataFrame:
         ``symbol``, ``bar_time`` (UTC) and the values; one of a wrong type is null, as if not sent.
 
     Raises:
-        SourceError: The bars are no table.
+        SourceError: The bars are no table, or a field is in none of them: the format has changed.
     """
     rows = [row for sent in answer.values() for row in sent]
+    _check_fields(rows)
     symbols = [symbol for symbol, sent in answer.items() for _ in sent]
     try:
         columns = [
@@ -89,6 +102,18 @@ def bar_frame(answer: Mapping[str, list[dict[str, Any]]]) -> pl.DataFrame:
             *columns,
         ]
     )
+
+
+def _check_fields(rows: list[Any]) -> None:
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        return
+    sent = set().union(*rows)
+    missing = sorted({"t", *_BAR_FIELDS} - _SOMETIMES_LEFT_OUT - sent)
+    if missing:
+        raise SourceError(
+            f"None of {len(rows)} bars has the field(s) {', '.join(missing)}; they have "
+            f"{', '.join(sorted(sent))}: the source has changed its format, nothing was taken."
+        )
 
 
 def asset_frame(answer: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
@@ -137,18 +162,12 @@ def action_rows(answer: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, An
 
 def _action_row(kind: str, sent: dict[str, Any]) -> dict[str, Any]:
     try:
-        symbol = next(
-            sent[name]
-            for name in ("symbol", "source_symbol", "acquiree_symbol", "old_symbol")
-            if sent.get(name)
-        )
-        ex_date = next(
-            date.fromisoformat(sent[name])
-            for name in ("ex_date", "effective_date", "process_date")
-            if sent.get(name)
-        )
+        symbol = _text_of(sent, ("symbol", "source_symbol", "acquiree_symbol", "old_symbol"))
+        # Where an ex-date belongs, the day it is processed is weeks off and no substitute.
+        dates = ("ex_date",) if kind in _EX_DATED else ("ex_date", "effective_date", "process_date")
+        ex_date = date.fromisoformat(_text_of(sent, dates))
         ratio, cash = _terms(kind, sent)
-    except (StopIteration, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise SourceError(
             f"A corporate action of kind {kind} cannot be read ({error!r}): {sent!r:.200}."
         ) from error
@@ -164,6 +183,15 @@ def _action_row(kind: str, sent: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _text_of(sent: Mapping[str, Any], names: Sequence[str]) -> str:
+    for name in names:
+        if found := sent.get(name):
+            if not isinstance(found, str):
+                raise TypeError(f"{name} is {found!r}")
+            return found
+    raise KeyError(names[0])
+
+
 def _terms(kind: str, sent: dict[str, Any]) -> tuple[float | None, float | None]:
     ratio = cash = None
     if kind in _RATIO_FIELDS:
@@ -173,4 +201,6 @@ def _terms(kind: str, sent: dict[str, Any]) -> tuple[float | None, float | None]
         ratio += 1.0 if kind == "stock_dividends" else 0.0
     if kind in _CASH_FIELDS:
         cash = float(sent[_CASH_FIELDS[kind]])
+    if not all(math.isfinite(value) for value in (ratio, cash) if value is not None):
+        raise ValueError("a ratio or an amount that is not finite")
     return ratio, cash

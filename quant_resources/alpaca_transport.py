@@ -1,24 +1,20 @@
-"""Talking to Alpaca's servers, or to a local exchange that speaks the same: pace, patience, proof.
+"""Talking to Alpaca's servers, or to a local exchange that speaks the same: patience and proof.
 
-What belongs here: timeouts, the request budget, repetition of reads and the check that an answer is one.
-What does not: what a message means. No write is repeated here (`alpaca_broker.py` decides about those).
+What belongs here: timeouts, repetition of reads and the check that an answer is one. What does not: the
+request budget (`request_pace.py`) and what a message means. No write is repeated here (`alpaca_broker.py` decides about those).
 
 What alpaca-py leaves open (version 0.44.0) and this module closes:
 
 1. There is no timeout: the adapter sets one on every request.
 2. It repeats 429 and 504 by its own clock: `_retry` is set to 0 and repetition is ours.
-3. A page token of "" or one that repeats is followed for ever: both are refused.
+3. A page token of "" or one that comes back is followed for ever: both are refused.
 4. A body that is no JSON, or JSON of another shape, raises whatever it happens to hit: it is refused with
    one sentence, after it was asked for again.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -29,11 +25,13 @@ from requests.adapters import HTTPAdapter
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from quant_resources.errors import ConfigurationError, SourceError
+from quant_resources.request_pace import RequestPace
 
 BACKOFF_SECONDS: Final = (2.0, 4.0, 8.0)
 TIMEOUT_SECONDS: Final = (5.0, 60.0)
 _SHOWN_CHARACTERS: Final = 200
-_LIST_KEYS: Final = ("bars", "corporate_actions")
+#: Reads that come in pages, and the field of their rows.
+_ROWS_OF: Final = {"/stocks/bars": "bars", "/corporate-actions": "corporate_actions"}
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -53,28 +51,6 @@ class RefusedError(SourceError):
         super().__init__(message)
         self.status = status
         self.reason = reason
-
-
-class RequestPace:
-    """At most so many requests in any 60 seconds, over all threads that share it."""
-
-    def __init__(self, requests_per_minute: int) -> None:
-        self._budget = requests_per_minute
-        self._sent: deque[float] = deque()
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Block until one more request fits."""
-        with self._lock:
-            if len(self._sent) == self._budget:
-                time.sleep(max(0.0, self._sent.popleft() + 60.0 - time.monotonic()))
-            self._sent.append(time.monotonic())
-
-
-@cache
-def shared_pace(_api_key: str, requests_per_minute: int) -> RequestPace:
-    """The pace of one pair of keys: Alpaca counts requests per account, not per client."""
-    return RequestPace(requests_per_minute)
 
 
 class ReadTransport:
@@ -103,13 +79,13 @@ class ReadTransport:
         """Give a client timeouts and the pace, and take its own repetition away (`take_control`)."""
         take_control(client, PacedAdapter(self._timeout, self._pace))
 
-    def read(self, send: Callable[[], Any], path: str, page_token: object = None) -> Any:
+    def read(self, send: Callable[[], Any], path: str, followed: Sequence[str] = ()) -> Any:
         """Send a read until it is answered properly.
 
         Args:
             send: The request.
             path: Its path, for messages and to know the shape of the answer.
-            page_token: The token that the request carried.
+            followed: The page tokens that led to this page, its own included.
 
         Raises:
             RefusedError: The source refused.
@@ -121,13 +97,13 @@ class ReadTransport:
             wait=self._wait_seconds,
             reraise=True,
         )
-        return attempts(self._read_once, send, path, page_token)
+        return attempts(self._read_once, send, path, followed)
 
     def _wait_seconds(self, state: RetryCallState) -> float:
         # tenacity asks for a wait before it looks whether another attempt is allowed.
         return (*self._backoff, 0.0)[min(state.attempt_number - 1, len(self._backoff))]
 
-    def _read_once(self, send: Callable[[], Any], path: str, page_token: object) -> Any:
+    def _read_once(self, send: Callable[[], Any], path: str, followed: Sequence[str]) -> Any:
         what = f"{self._address}{path}"
         try:
             body = send()
@@ -139,7 +115,7 @@ class ReadTransport:
             raise RetryableError(
                 f"{what} does not answer ({type(error).__name__}); check the address and the network."
             ) from error
-        _check_shape(body, what, page_token)
+        _check_shape(body, what, _ROWS_OF.get(path), followed)
         return body
 
 
@@ -200,23 +176,26 @@ def _meaning(error: APIError, what: str) -> SourceError:
     return RefusedError(f"{what} refused the request ({status}: {reason}).", status, reason)
 
 
-def _check_shape(body: Any, what: str, page_token: object) -> None:
-    if isinstance(body, list):
+def _check_shape(body: Any, what: str, rows_of: str | None, followed: Sequence[str]) -> None:
+    if isinstance(body, list) and rows_of is None:
         return
     if not isinstance(body, dict):
         raise RetryableError(f"{what} answered {type(body).__name__} instead of an object.")
-    for key in _LIST_KEYS:
-        if key not in body:
-            continue
-        entries = body[key]
+    if rows_of is not None:
+        if rows_of not in body:
+            raise RetryableError(
+                f"{what} answered without {rows_of}, with {', '.join(sorted(body)) or 'nothing'}: "
+                "it may have changed its format."
+            )
+        entries = body[rows_of]
         if entries is None:
-            body[key] = {}
+            body[rows_of] = {}
         elif not isinstance(entries, dict) or not all(
             isinstance(rows, list) for rows in entries.values()
         ):
-            raise RetryableError(f"{what} answered {key} of another shape than lists by name.")
+            raise RetryableError(f"{what} answered {rows_of} of another shape than lists by name.")
     token = body.get("next_page_token")
-    if token is not None and (not isinstance(token, str) or not token or token == page_token):
+    if token is not None and (not isinstance(token, str) or not token or token in followed):
         raise RetryableError(
             f"{what} answered the page token {token!r}, which leads nowhere: the rest is missing."
         )

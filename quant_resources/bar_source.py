@@ -45,7 +45,7 @@ CORPORATE_ACTION_SCHEMA: dict[str, pl.DataType] = {
     "observed_at": _UTC_TIME,
 }
 
-#: The broker's list: active and inactive listings, with what may be done with them now.
+#: A list of symbols: active and inactive listings, with what may be done with them now.
 ASSET_SCHEMA: dict[str, pl.DataType] = {
     "symbol": pl.String(),
     "active": pl.Boolean(),
@@ -76,14 +76,6 @@ class BarSource(Protocol):
 
         Raises:
             SourceError: A configured symbol is unknown to the source, or it does not answer.
-        """
-        ...
-
-    def assets(self) -> pl.DataFrame:
-        """The listings as of now (`ASSET_SCHEMA`), one row per symbol.
-
-        Raises:
-            SourceError: The source does not answer.
         """
         ...
 
@@ -124,3 +116,14 @@ class BarSource(Protocol):
             SourceError: The source does not answer or answers nonsense.
         """
         ...
+
+
+def session_at_or_after(day: pl.Expr, sessions: Sequence[date]) -> pl.Expr:
+    """The first of ascending sessions that is not before a day; null after the last one.
+
+    Args:
+        day: Dates.
+        sessions: Sessions without gaps.
+    """
+    known = pl.Series(sessions, dtype=pl.Date)
+    return pl.lit(known).gather(pl.lit(known).search_sorted(day, side="left"), null_on_oob=True)

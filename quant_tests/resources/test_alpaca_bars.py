@@ -17,7 +17,6 @@ import pytest
 from quant_assets.market_data.schemas import CORPORATE_ACTIONS, RAW_BARS
 from quant_resources.alpaca_bars import AlpacaBars
 from quant_resources.alpaca_market_messages import action_rows
-from quant_resources.alpaca_transport import RequestPace
 from quant_resources.bar_source import CORPORATE_ACTION_SCHEMA, RAW_BAR_SCHEMA, BarSource
 from quant_resources.calendar import XNYS, start_of_day
 from quant_resources.errors import ConfigurationError, SourceError
@@ -27,6 +26,7 @@ from quant_resources.exchange.process import (
     ensure_exchange,
     stop_exchange,
 )
+from quant_resources.request_pace import RequestPace
 
 FIRST, LAST = date(2023, 1, 3), date(2023, 6, 30)
 SESSIONS = XNYS.sessions(FIRST, LAST)
@@ -270,7 +270,7 @@ def test_hanging_server_ends_in_an_error() -> None:
 def test_read_that_fails_twice_succeeds_the_third_time() -> None:
     replies = iter([(429, b"slow down"), (200, b'{"bars": {"AAA"'), body({"AAA": [bar_json()]})])
     with serving(lambda _path, _query: next(replies)) as url:
-        frame = source(url).bars(None, SESSIONS[0], SESSIONS[0])
+        frame = source(url).bars(["AAA"], SESSIONS[0], SESSIONS[0])
     assert frame["close"].to_list() == [1.0]
 
 
@@ -280,7 +280,9 @@ def test_requests_carry_feed_asof_raw_adjustment_and_the_day_before_the_session(
 
     def answer(_path: str, query: dict[str, str]) -> Reply:
         seen.update(query)
-        return body({"AAA": [bar_json(monday), bar_json(date(2023, 1, 7))]})
+        return body(
+            {"AAA": [bar_json(monday), bar_json(date(2023, 1, 7))], "BBB": [bar_json(monday)]}
+        )
 
     with serving(answer) as url:
         frame = source(url, feed="sip").bars(None, monday, monday)
@@ -297,9 +299,48 @@ def test_requests_carry_feed_asof_raw_adjustment_and_the_day_before_the_session(
     assert frame["bar_time"].min() == start_of_day(date(2023, 1, 7)).replace(tzinfo=UTC)
 
 
+def clock_json(moment: datetime) -> Reply:
+    return 200, json.dumps({"timestamp": moment.isoformat(), "is_open": False}).encode()
+
+
+@pytest.mark.parametrize(("minutes", "closed"), [(15, SESSIONS[3]), (17, SESSIONS[4])])
+def test_delayed_tape_is_asked_for_as_the_tape_of_a_quarter_of_an_hour_ago(
+    minutes: int, closed: date
+) -> None:
+    """Historical bars do not know the feed delayed_sip, and sip refuses what is newer."""
+    now = XNYS.close(SESSIONS[4]) + timedelta(minutes=minutes)
+    seen: list[dict[str, str]] = []
+
+    def answer(path: str, query: dict[str, str]) -> Reply:
+        if path.endswith("/clock"):
+            return clock_json(now)
+        seen.append(query)
+        days = [bar_json(SESSIONS[3]), bar_json(SESSIONS[4])]
+        return body({"AAA": days, "BBB": days})
+
+    with serving(answer) as url:
+        delayed = source(url, feed="delayed_sip")
+        assert delayed.newest_closed_session() == closed
+        delayed.bars(None, SESSIONS[3], SESSIONS[4])
+        source(url, feed="sip").bars(None, SESSIONS[3], SESSIONS[4])
+    assert [query["feed"] for query in seen] == ["sip", "sip"]
+    ends = [datetime.fromisoformat(query["end"]) for query in seen]
+    assert now - timedelta(minutes=17) < ends[0] < now - timedelta(minutes=15)
+    assert ends[1] == start_of_day(SESSIONS[4] + timedelta(days=1)) - timedelta(seconds=1)
+
+
+def test_feed_beyond_the_subscription_says_which_feed_would_do() -> None:
+    refusal = b'{"message": "subscription does not permit querying recent SIP data"}'
+    with (
+        serving(lambda _path, _query: (403, refusal)) as url,
+        pytest.raises(SourceError, match="recent SIP data.*QUANT_FEED to delayed_sip or iex"),
+    ):
+        source(url, feed="sip").bars(None, SESSIONS[0], SESSIONS[0])
+
+
 def test_value_of_a_wrong_type_is_kept_as_missing() -> None:
     with serving(lambda _path, _query: body({"AAA": [bar_json(c="n/a", v=None)]})) as url:
-        frame = source(url).bars(None, SESSIONS[0], SESSIONS[0])
+        frame = source(url).bars(["AAA"], SESSIONS[0], SESSIONS[0])
     assert frame["close"].to_list() == [None]
     assert frame["volume"].to_list() == [None]
     assert frame["open"].to_list() == [1.0]
@@ -404,7 +445,7 @@ def test_dividend_with_a_late_process_date_belongs_to_its_ex_date() -> None:
 
 def test_pace_holds_requests_back(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("quant_resources.alpaca_transport.time.sleep", waited.append)
+    monkeypatch.setattr("quant_resources.request_pace.time.sleep", waited.append)
     pace = RequestPace(3)
     for _ in range(4):
         pace.wait()
