@@ -14,7 +14,7 @@ Belongs here: the order in which a session is recovered, frozen and sent. Does n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -30,7 +30,7 @@ from quant_assets.orders.submission import PassReport, TradingDesk, finish_unfin
 from quant_assets.orders.target_portfolio import (
     Target,
 )
-from quant_assets.orders.trading_sessions import require_tradable, sending_deadline
+from quant_assets.orders.trading_sessions import price_age, require_tradable, sending_deadline
 from quant_resources.errors import BrokerError, DataError
 from quant_resources.ledger import account_book, order_book
 from quant_resources.ledger.ledger import Ledger
@@ -194,6 +194,7 @@ def _freeze(
         positions=positions,
         open_quantities=open_quantities,
         prices=prices,
+        price_ages=_price_ages(targets, broker.clock().now, trading_session),
         equity=account.equity,
         buying_power=account.buying_power,
         assets=broker.assets(),
@@ -222,6 +223,16 @@ def _freeze(
             [_intent_row(intent, policy.mode == "dry_run") for intent in intents],
             links,
         )
+
+
+def _price_ages(
+    targets: Sequence[Target], now: datetime, trading_session: date
+) -> dict[str, timedelta]:
+    return {
+        target.symbol: price_age(target.priced_at, now, trading_session)
+        for target in targets
+        if target.changed and target.priced_at is not None
+    }
 
 
 def _links(intents: Sequence[Intent], targets: Sequence[Target]) -> list[IntentSignal]:
@@ -282,6 +293,7 @@ def _target_row(target: Target) -> TargetPosition:
         changed=target.changed,
         reason=target.reason,
         model_version=target.model_version,
+        priced_at=target.priced_at,
     )
 
 
@@ -294,9 +306,14 @@ def _target(row: Mapping[str, object]) -> Target:
             raise DataError(f"{name} of {row['symbol']} is {value!r}, not a number.")
         return as_decimal(value)
 
-    signal_session = row["signal_session"]
+    signal_session, priced_at = row["signal_session"], row["priced_at"]
     if not isinstance(signal_session, date):
         raise DataError(f"The target of {row['symbol']} has no signal session.")
+    if row["changed"] and not isinstance(priced_at, datetime):
+        raise DataError(
+            f"When the price of {row['symbol']} was made is not known, so nothing is ordered; "
+            "materialize orders/target_portfolio again."
+        )
     return Target(
         strategy=str(row["strategy"]),
         symbol=str(row["symbol"]),
@@ -309,4 +326,5 @@ def _target(row: Mapping[str, object]) -> Target:
         reason=str(row["reason"]),
         model_version=str(row["model_version"]),
         changed=bool(row["changed"]),
+        priced_at=priced_at if isinstance(priced_at, datetime) else None,
     )

@@ -53,6 +53,7 @@ def targets_frame(
                 "changed",
                 "reason",
                 "model_version",
+                "priced_at",
             ),
         },
     )

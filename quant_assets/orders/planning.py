@@ -159,6 +159,7 @@ def _sleeve(day: date, rows: Sequence[TargetPosition]) -> Sleeve:
                 reason=row.reason,
                 model_version=row.model_version,
                 changed=row.changed,
+                priced_at=row.priced_at,
             )
             for row in rows
         },

@@ -37,6 +37,13 @@ class Limits(BaseModel):
     buying_power_reserve: Decimal = Field(
         Decimal("0.02"), ge=0, lt=1, allow_inf_nan=False, description="Buying power left unspent."
     )
+    quote_age_minutes: int = Field(
+        30,
+        ge=1,
+        le=390,
+        description="Age from which a price is stale: minutes since it was made, before the open "
+        "minutes before the previous close.",
+    )
     orders_per_session: int = Field(2_000, ge=1, le=10_000, description="Orders of one batch.")
     restricted: tuple[str, ...] = Field((), description="Symbols that are never traded.")
 
@@ -88,7 +95,9 @@ class TradingPolicy(BaseModel):
     strategy_gross: Decimal = Field(
         Decimal(1), gt=0, le=4, description="Largest sum of absolute target weights of a strategy."
     )
-    oldest_price_days: int = Field(5, ge=1, le=30, description="Age from which a price is stale.")
+    oldest_price_days: int = Field(
+        5, ge=1, le=30, description="Days after which a price counts as none."
+    )
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}))
     reconciling: Reconciling = Field(default_factory=lambda: Reconciling.model_validate({}))
     sending: Sending = Field(default_factory=lambda: Sending.model_validate({}))

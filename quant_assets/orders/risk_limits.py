@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import ClassVar, Final
 
@@ -20,6 +21,7 @@ from quant_resources.broker import Asset
 from quant_resources.ledger.order_states import OrderState
 
 _ZERO: Final = Decimal(0)
+_MINUTE_STEP: Final = Decimal("0.01")
 #: A short sale is held against 3 % more than its last price (Alpaca, "Margin and Short Selling").
 SHORT_SALE_CUSHION: Final = Decimal("1.03")
 
@@ -33,6 +35,7 @@ class Batch:
         positions: Signed shares held by symbol.
         open_quantities: Signed shares that open orders may still fill.
         prices: Reference price by symbol, for everything held or traded, USD.
+        price_ages: How old the reference price is, by traded symbol (`trading_sessions.price_age`).
         equity: USD.
         buying_power: USD, after what open orders hold.
         assets: What the broker allows, by symbol.
@@ -46,6 +49,7 @@ class Batch:
     positions: Mapping[str, Decimal]
     open_quantities: Mapping[str, Decimal]
     prices: Mapping[str, Decimal]
+    price_ages: Mapping[str, timedelta]
     equity: Decimal
     buying_power: Decimal
     assets: Mapping[str, Asset]
@@ -145,6 +149,26 @@ class TradableLimit(RiskLimit):
                 why = "short sales are whole shares only"
             if why:
                 yield Refusal(intent, intent.quantity, _ZERO, why)
+
+
+class StaleQuoteLimit(RiskLimit):
+    """A price that is too old to decide by."""
+
+    name = "stale_quote"
+
+    def refusals(self, batch: Batch) -> Iterator[Refusal]:
+        """Intents on stale prices, reducing ones included: what the position is worth is not known."""
+        bound = batch.limits.quote_age_minutes
+        for intent in batch.intents:
+            age = batch.price_ages[intent.symbol]
+            if age > timedelta(minutes=bound):
+                minutes = Decimal(round(age.total_seconds())) / 60
+                yield Refusal(
+                    intent,
+                    minutes.quantize(_MINUTE_STEP),
+                    Decimal(bound),
+                    f"the last price of {intent.symbol} is {minutes:,.0f} minutes old, at most {bound}",
+                )
 
 
 class OrderNotionalLimit(RiskLimit):
@@ -265,6 +289,7 @@ LIMITS: Final[tuple[RiskLimit, ...]] = (
     AccountLimit(),
     RestrictedLimit(),
     TradableLimit(),
+    StaleQuoteLimit(),
     OrderNotionalLimit(),
     OrderCountLimit(),
     NameWeightLimit(),

@@ -47,6 +47,7 @@ TARGET_PORTFOLIO = Table(
         Column("changed", pl.Boolean, "False: the sleeve is kept, nothing is traded for it"),
         Column("reason", pl.String, "Why it is this quantity"),
         Column("model_version", pl.String, "Model or rules behind the signal"),
+        Column("priced_at", UTC_TIME, "When the reference price was made", nullable=True),
     ),
     key=("trading_session", "strategy", "symbol"),
     kinds=_KINDS,

@@ -45,6 +45,7 @@ class Target:
         reference_price: USD, as of the trading session's share count.
         reason: Why it is this quantity, for a person.
         changed: False where the sleeve is kept, so that nothing is traded for it.
+        priced_at: When the reference price was made.
     """
 
     strategy: str
@@ -58,6 +59,7 @@ class Target:
     reason: str
     model_version: str
     changed: bool = True
+    priced_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,17 @@ class Sleeve:
 
 @dataclass(frozen=True)
 class Prices:
-    """Reference prices of the trading session and the symbols whose price cannot be used."""
+    """Reference prices of the trading session and the symbols whose price cannot be used.
+
+    Attributes:
+        usable: Symbol to price, USD.
+        refused: Symbol to why it has none.
+        made_at: Symbol to the time at which a usable price was made.
+    """
 
     usable: Mapping[str, Decimal]
     refused: Mapping[str, str]
+    made_at: Mapping[str, datetime]
 
 
 def reference_prices(
@@ -128,7 +137,7 @@ def reference_prices(
                 usable[symbol] = after
             else:
                 refused[symbol] = "a split is announced that no price shows yet"
-    return Prices(usable, refused)
+    return Prices(usable, refused, {symbol: latest[symbol].at for symbol in usable})
 
 
 def split_since(
@@ -247,6 +256,7 @@ def plan_strategy(
                 reference_price=price,
                 reason=f"{float(wanted):+.2%} of {float(capital):,.0f} USD at {float(price):,.4f}",
                 model_version=model_version,
+                priced_at=prices.made_at[symbol],
             )
         )
     session, model_version = signals.select("session", "model_version").row(0)
@@ -267,6 +277,7 @@ def plan_strategy(
                 reason="closed: the strategy has no signal for it any more",
                 model_version=model_version,
                 changed=True,
+                priced_at=prices.made_at[symbol],
             )
         )
     return targets
@@ -284,7 +295,8 @@ def keep_sleeve(sleeve: Sleeve, prices: Prices, held: Collection[str], why: str)
 def keep(target: Target, prices: Prices, why: str) -> Target:
     """The target as it was, at today's price where there is one."""
     price = prices.usable.get(target.symbol, target.reference_price)
-    return replace(target, reference_price=price, reason=why, changed=False)
+    priced_at = prices.made_at.get(target.symbol, target.priced_at)
+    return replace(target, reference_price=price, priced_at=priced_at, reason=why, changed=False)
 
 
 def _round_shares(quantity: Decimal, fraction: bool) -> Decimal:

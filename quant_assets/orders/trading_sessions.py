@@ -64,6 +64,22 @@ def require_settleable(clock: BrokerClock, session: date) -> None:
         )
 
 
+def price_age(made_at: datetime, now: datetime, session: date) -> timedelta:
+    """How old a price is for orders of the session.
+
+    From the open on it is the time since the price was made: yesterday's close says nothing of a market
+    that moves. Before the open it is the trading that the price has missed: how long before the close
+    of the session before it was made, and nothing when it is that close or later.
+
+    Args:
+        made_at: When the price was made, aware.
+        now: The broker's time.
+        session: The session to trade.
+    """
+    newest = now if now >= XNYS.open(session) else XNYS.close(XNYS.previous(session))
+    return max(newest - made_at, timedelta(0))
+
+
 def sending_deadline(session: date, minutes_before_close: int) -> datetime:
     """Until when an order of the session may be sent, UTC; earlier on half days."""
     return XNYS.close(session) - timedelta(minutes=minutes_before_close)

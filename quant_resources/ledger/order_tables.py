@@ -95,6 +95,7 @@ class TargetPosition(Base):
     changed: Mapped[bool]  # false: the sleeve was kept, nothing is traded for it
     reason: Mapped[LongText]
     model_version: Mapped[ShortText]
+    priced_at: Mapped[Utc | None]  # when the reference price was made
 
 
 class OrderIntent(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -50,6 +50,7 @@ def batch(*intents: Intent, **more: Any) -> Batch:
         "positions": {},
         "open_quantities": {},
         "prices": {"AAA": Decimal(100), "BBB": Decimal(100)},
+        "price_ages": dict.fromkeys([*ASSETS, "NEVER_SEEN"], timedelta(minutes=2)),
         "equity": Decimal(100_000),
         "buying_power": Decimal(200_000),
         "assets": ASSETS,
@@ -86,6 +87,20 @@ CASES: list[tuple[str, Batch, Batch]] = [
     ),
     ("tradable", batch(intent("AAA", "10")), batch(intent("GONE", "10"))),
     ("tradable", batch(intent("AAA", "10")), batch(intent("NEVER_SEEN", "10"))),
+    (
+        "stale_quote",
+        batch(intent("AAA", "10"), price_ages={"AAA": timedelta(minutes=30)}),
+        batch(intent("AAA", "10"), price_ages={"AAA": timedelta(minutes=30, seconds=1)}),
+    ),
+    (
+        "stale_quote",
+        batch(
+            intent("AAA", "10"),
+            price_ages={"AAA": timedelta(minutes=5)},
+            limits=limits(quote_age_minutes=5),
+        ),
+        batch(intent("AAA", "-10", reduces=True), price_ages={"AAA": timedelta(days=1)}),
+    ),
     ("tradable", batch(intent("AAA", "-10")), batch(intent("BBB", "-10"))),
     ("tradable", batch(intent("AAA", "-10")), batch(intent("AAA", "-10"), shorting_enabled=False)),
     ("tradable", batch(intent("AAA", "0.5")), batch(intent("BBB", "0.5"))),

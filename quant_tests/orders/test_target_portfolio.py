@@ -28,7 +28,12 @@ from quant_tests.orders.ground import signals
 
 FRIDAY, MONDAY = date(2024, 3, 1), date(2024, 3, 4)
 CAPITAL = Decimal(10_000)
-PRICES = Prices({"AAA": Decimal(100), "BBB": Decimal(30)}, {"CCC": "the broker has no price"})
+CLOSE = datetime(2024, 3, 1, 21, tzinfo=UTC)
+PRICES = Prices(
+    {"AAA": Decimal(100), "BBB": Decimal(30)},
+    {"CCC": "the broker has no price"},
+    {"AAA": CLOSE, "BBB": CLOSE},
+)
 ASSETS = {
     "AAA": Asset("AAA", tradable=True, shortable=True, fractionable=True),
     "BBB": Asset("BBB", tradable=True, shortable=True, fractionable=False),
