@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import InvalidOperation
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,12 +36,7 @@ from tenacity import (
 )
 
 from quant_resources import alpaca_messages as messages
-from quant_resources.alpaca_transport import (
-    BACKOFF_SECONDS,
-    PacedAdapter,
-    shared_pace,
-    take_control,
-)
+from quant_resources.alpaca_transport import BACKOFF_SECONDS, PacedAdapter, take_control
 from quant_resources.broker import (
     Account,
     AccountActivity,
@@ -59,6 +55,8 @@ from quant_resources.broker import (
 )
 from quant_resources.calendar import NEW_YORK
 from quant_resources.errors import BrokerError, ConfigurationError
+from quant_resources.launch import is_local
+from quant_resources.request_pace import shared_pace
 
 LIVE_HOST: Final = "api.alpaca.markets"
 _PAGE: Final = 500
@@ -78,6 +76,7 @@ class AlpacaBroker:
         timeout: Seconds to wait for a connection and for an answer.
         backoff: Waits before each repetition of what may be repeated.
         requests_per_minute: Pace; None for no limit (the local exchange).
+        pace_folder: Where processes share the pace; None for this process alone.
 
     Raises:
         ConfigurationError: An address or a key is empty, or alpaca-py has changed underneath.
@@ -93,6 +92,7 @@ class AlpacaBroker:
         timeout: tuple[float, float] = (3.05, 15.0),
         backoff: Sequence[float] = BACKOFF_SECONDS,
         requests_per_minute: int | None = None,
+        pace_folder: Path | None = None,
         feed: str = "iex",
     ) -> None:
         for name, url in (("trading", trading_url), ("data", data_url)):
@@ -112,13 +112,22 @@ class AlpacaBroker:
         self._backoff = tuple(backoff)
         self._feed = feed
         # Bars and orders share one pace: Alpaca counts requests by account.
-        pace = None if requests_per_minute is None else shared_pace(api_key, requests_per_minute)
+        pace = (
+            None
+            if requests_per_minute is None
+            else shared_pace(api_key, requests_per_minute, pace_folder)
+        )
         adapter = PacedAdapter(timeout, pace)
         for client in (self._trading, self._data, self._actions):
             take_control(client, adapter)
 
     def __repr__(self) -> str:
         return f"AlpacaBroker({self.trading_url})"
+
+    @property
+    def name(self) -> str:
+        """Alpaca, or the local exchange that speaks the same."""
+        return "local exchange" if is_local(self.trading_url) else "alpaca"
 
     @property
     def moves_real_money(self) -> bool:
@@ -213,6 +222,16 @@ class AlpacaBroker:
         """Every US equity that Alpaca lists as active."""
         rows = self._read("assets", "/assets", {"status": "active", "asset_class": "us_equity"})
         return _parsed("assets", lambda: {row["symbol"]: messages.asset(row) for row in rows})
+
+    def listings(self) -> list[Asset]:
+        """Every US equity that Alpaca lists on an exchange, active or not, by symbol."""
+        rows = self._read("assets", "/assets", {"asset_class": "us_equity"})
+        listed = _parsed(
+            "assets", lambda: [messages.asset(row) for row in rows if row.get("exchange") != "OTC"]
+        )
+        # An old owner of a ticker stays on the list as inactive: the active entry counts.
+        by_symbol = {asset.symbol: asset for asset in sorted(listed, key=lambda it: it.active)}
+        return [by_symbol[symbol] for symbol in sorted(by_symbol)]
 
     def latest_prices(self, symbols: Collection[str]) -> dict[str, LatestPrice]:
         """The last trade of each symbol that has one."""

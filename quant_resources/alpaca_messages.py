@@ -243,6 +243,7 @@ def asset(raw: Mapping[str, Any]) -> Asset:
         tradable=bool(raw["tradable"]) and raw["status"] == "active",
         shortable=bool(raw["shortable"]) and bool(raw.get("easy_to_borrow", True)),
         fractionable=bool(raw["fractionable"]),
+        active=raw["status"] == "active",
     )
 
 

@@ -182,12 +182,13 @@ class AccountActivity:
 
 @dataclass(frozen=True)
 class Asset:
-    """What the broker lets one do with a symbol today."""
+    """What the broker lets one do with a symbol today; an inactive one is no longer listed."""
 
     symbol: str
     tradable: bool
     shortable: bool
     fractionable: bool
+    active: bool = True
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,11 @@ class Broker(Protocol):
 
     Reading methods raise `BrokerError` when no usable answer comes; they may repeat the request.
     """
+
+    @property
+    def name(self) -> str:
+        """The broker as written into what was observed of it, such as "alpaca"."""
+        ...
 
     @property
     def moves_real_money(self) -> bool:
@@ -276,6 +282,13 @@ class Broker(Protocol):
 
     def assets(self) -> Mapping[str, Asset]:
         """Every listed symbol with what may be done with it."""
+        ...
+
+    def listings(self) -> Sequence[Asset]:
+        """The whole list, one entry per symbol: what was delisted is there as inactive.
+
+        Over-the-counter symbols stay out.
+        """
         ...
 
     def latest_prices(self, symbols: Collection[str]) -> Mapping[str, LatestPrice]:

@@ -130,7 +130,7 @@ def _chosen(settings: Settings) -> dict[str, str]:
 
 def _local_keys(settings: Settings) -> dict[str, str]:
     """Return keys for the local exchange; none when anything could reach a real broker."""
-    if settings.source != "exchange":
+    if settings.needs_alpaca:
         return {}
     if not all(is_local(url) for url in (settings.data_url, settings.trading_url) if url):
         return {}

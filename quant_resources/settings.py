@@ -10,12 +10,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from quant_resources.errors import ConfigurationError
 
 TradingMode = Literal["dry_run", "paper", "live"]
+#: Where bars can come from.
+BarOrigin = Literal["alpaca", "exchange", "files", "yfinance"]
+DividendConvention = Literal["crsp", "wiki"]
+
+LAYOUT_FILE = "files.toml"
 
 ALPACA_DATA_URL = "https://data.alpaca.markets"
 ALPACA_TRADING_URLS = {
@@ -43,6 +48,32 @@ class Settings(BaseSettings):
     source: Literal["exchange", "alpaca"] = Field(
         "exchange", description="Where market data and orders go: the local exchange or Alpaca."
     )
+    bars: Literal["", "alpaca", "exchange", "files", "yfinance"] = Field(
+        "", description="Where bars come from; empty: from where orders go (QUANT_SOURCE)."
+    )
+    second_source: Literal["", "alpaca", "exchange", "files", "yfinance"] = Field(
+        "", description="Another source that every session's bars are compared with; empty: none."
+    )
+    files: Path | None = Field(
+        None, description="Layout of bars in files; unset: files.toml in the data root."
+    )
+    second_source_tolerance: float = Field(
+        0.001,
+        ge=0,
+        lt=1,
+        description="Relative difference of a price that two sources may have.",
+    )
+    second_source_volume_tolerance: float = Field(
+        0.05,
+        ge=0,
+        description="Relative difference of a volume that two sources may have: vendors count odd "
+        "lots, late reports and corrections differently.",
+    )
+    dividend_convention: DividendConvention = Field(
+        "crsp",
+        description="Price factor of a dividend: crsp (1 - D / close before) or wiki "
+        "(close / (close + D)). A data root keeps the one it began with.",
+    )
     trading_mode: TradingMode = Field("dry_run", description="dry_run sends nothing.")
     live_account: str | None = Field(
         None, description="The second switch of live trading: the broker's account number."
@@ -53,6 +84,11 @@ class Settings(BaseSettings):
         (), description="Symbols to ingest, separated by commas; empty: all listed."
     )
     universe_size: int = Field(500, ge=1, le=10_000, description="Names in the universe.")
+    universe_membership: Path | None = Field(
+        None,
+        description="CSV or Parquet of index members (symbol, start_date, end_date exclusive); the "
+        "universe holds members only.",
+    )
     data_url: str | None = Field(None, description="Market data address; unset: by source.")
     trading_url: str | None = Field(None, description="Trading address; unset: by source and mode.")
     requests_per_minute: int = Field(200, ge=1, description="Rate limit towards Alpaca.")
@@ -63,6 +99,16 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("files", "universe_membership", mode="before")
+    @classmethod
+    def _unset_when_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("files", "universe_membership")
+    @classmethod
+    def _absolute_when_set(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("symbols", mode="before")
     @classmethod
@@ -79,6 +125,35 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[a-z0-9_]{1,32}", value):
             raise ValueError("a book is 1 to 32 lower-case letters, digits or underscores")
         return value
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Settings:
+        if self.second_source == self.bars_from:
+            raise ValueError(
+                f"the second source is {self.second_source} like the first, and would confirm its "
+                "mistakes; set QUANT_SECOND_SOURCE to another one or unset it"
+            )
+        if "yfinance" in (self.bars_from, self.second_source) and not self.symbols:
+            raise ValueError(
+                "Yahoo has no list of what it holds; name the symbols in QUANT_SYMBOLS to use "
+                "yfinance"
+            )
+        return self
+
+    @property
+    def bars_from(self) -> BarOrigin:
+        """Where bars come from: the one that was chosen, or where orders go."""
+        return self.bars or self.source
+
+    @property
+    def files_layout(self) -> Path:
+        """The file that says how bars lie in files."""
+        return self.files or self.data_root / LAYOUT_FILE
+
+    @property
+    def needs_alpaca(self) -> bool:
+        """Whether anything is asked of Alpaca itself, so that its keys are needed."""
+        return "alpaca" in (self.source, self.bars_from, self.second_source)
 
     @property
     def resolved_data_url(self) -> str | None:
@@ -104,7 +179,9 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}"
+            ": ".join(
+                [*map(str, item["loc"]), item["msg"].removeprefix("Value error, ")],
+            )
             for item in error.errors()
         )
         raise ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from quant_resources import alpaca_transport
+from quant_resources import request_pace
 from quant_resources.alpaca_broker import AlpacaBroker
 from quant_resources.alpaca_messages import order_fields, round_price, round_quantity
 from quant_resources.broker import (
@@ -118,11 +119,35 @@ def test_everything_that_is_read(broker: AlpacaBroker) -> None:
         datetime(2024, 3, 4, 14, 30, tzinfo=UTC),
     )
     assert broker.assets()["AAA"].tradable
+    assert [asset.symbol for asset in broker.listings()] == sorted(broker.assets())
+    assert broker.name == "local exchange"
     prices = broker.latest_prices({"AAA", "NEVER"})
     assert (prices["AAA"].price, prices.keys()) == (Decimal(100), {"AAA"})
     assert broker.closes_before({"AAA"}, date(2024, 3, 4))["AAA"].price == 100
     assert broker.splits(date(2024, 3, 1), date(2024, 3, 11)) == []
     assert broker.positions() == broker.open_orders() == []
+
+
+def test_the_whole_list_has_delisted_symbols_and_one_entry_each() -> None:
+    """A reused ticker stands twice: as its new owner, and as the old one that is inactive."""
+
+    def entry(symbol: str, status: str, exchange: str = "NYSE") -> dict[str, object]:
+        flags = dict.fromkeys(("tradable", "shortable", "fractionable", "easy_to_borrow"), True)
+        return {"symbol": symbol, "status": status, "exchange": exchange, **flags}
+
+    rows = [
+        entry("USED", "active"),
+        entry("USED", "inactive"),
+        entry("GONE", "inactive"),
+        entry("OVER", "active", "OTC"),
+    ]
+    with answering(200, json.dumps(rows).encode()) as (broker, seen):
+        listed = broker.listings()
+    assert [(asset.symbol, asset.active, asset.tradable) for asset in listed] == [
+        ("GONE", False, False),
+        ("USED", True, True),
+    ]
+    assert "status=" not in seen[0]
 
 
 def test_an_order_from_submission_to_fill(broker: AlpacaBroker, exchange: Server) -> None:
@@ -305,7 +330,7 @@ def test_requests_keep_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
             unpaced.trading_url, unpaced.data_url, "paced", "s", requests_per_minute=3
         )
         waits: list[float] = []
-        monkeypatch.setattr(alpaca_transport.time, "sleep", waits.append)
+        monkeypatch.setattr(request_pace.time, "sleep", waits.append)
         for _ in range(4):
             paced.positions()
         assert len(seen) == 4
