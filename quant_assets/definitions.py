@@ -22,7 +22,7 @@ from quant_assets.features import checks as features_checks
 from quant_assets.features import schemas as features_schemas
 from quant_assets.market_data import checks as market_data_checks
 from quant_assets.market_data import schemas as market_data_schemas
-from quant_assets.market_span import MarketSpan, default_span, remembered_span
+from quant_assets.market_span import MarketSpan, market_span
 from quant_assets.models import checks as models_checks
 from quant_assets.models import schemas as models_schemas
 from quant_assets.orders import checks as orders_checks
@@ -77,7 +77,7 @@ def build_defs(
         resources: Resources that replace the default ones by key.
     """
     chosen_settings = settings or load_settings()
-    chosen_span = span or remembered_span(chosen_settings.data_root) or default_span()
+    chosen_span = span or market_span(chosen_settings)
     chosen = discover() if strategies is None else validated(strategies)
     partitions = partitions_for(chosen_span)
     tables = all_tables(chosen)
@@ -99,11 +99,11 @@ def build_defs(
     ]
     all_jobs = jobs(tables)
     return dg.Definitions(
-        assets=[_on(asset, partitions) for asset in assets],
+        assets=[*(_on(asset, partitions) for asset in assets), *market_data_assets.EXTERNAL],
         asset_checks=check_definitions(tables, rules, partitions),
         jobs=all_jobs,
         schedules=schedules(partitions, {job.name: job for job in all_jobs}),
-        sensors=sensors(partitions),
+        sensors=sensors(partitions, all_jobs),
         resources={
             "table_io": TableIOManager(Store(chosen_settings.data_root), tables),
             **platform_resources(chosen_settings),

@@ -1,7 +1,7 @@
-"""What the data root remembers of its market: where it begins, where it ends, when trading began.
+"""What the data root remembers of its market: where it begins and ends, when trading began, its convention.
 
 The partitions are built from it, so that a graph is complete for its market and does not drift with the
-wall clock. Kept in `<data root>/market.json`. Pure but for that one small file.
+wall clock, and its dividends adjust prices in one way. Kept in `<data root>/market.json`. Pure but for that one small file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from quant_resources.calendar import XNYS
 from quant_resources.errors import ConfigurationError
+from quant_resources.settings import DividendConvention, Settings
 from quant_resources.store import write_text_atomically
 
 #: Sessions before the first month that can have a model: 60 of feature warm-up, then about nine months
@@ -32,6 +33,8 @@ class MarketSpan(BaseModel):
         first_session: First session with bars.
         last_session: Last session with bars; None: the market goes on with the wall clock.
         first_trading_session: First session on which the book trades.
+        dividend_convention: Factor of a dividend in the stored bars; data roots that remember none
+            were made with CRSP's.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +42,7 @@ class MarketSpan(BaseModel):
     first_session: date
     last_session: date | None
     first_trading_session: date
+    dividend_convention: DividendConvention = "crsp"
 
     @model_validator(mode="after")
     def _in_order(self) -> MarketSpan:
@@ -97,6 +101,26 @@ def remembered_span(data_root: Path) -> MarketSpan | None:
         raise ConfigurationError(
             f"{file} is damaged ({error}); restore it or start over with `quant demo --fresh`."
         ) from error
+
+
+def market_span(settings: Settings) -> MarketSpan:
+    """The span in force: what the data root remembers, else the market of a fresh checkout.
+
+    Raises:
+        ConfigurationError: The file is damaged, or its bars were adjusted in another convention than
+            the settings ask for.
+    """
+    asked = settings.dividend_convention
+    remembered = remembered_span(settings.data_root)
+    if remembered is None:
+        return default_span().model_copy(update={"dividend_convention": asked})
+    if remembered.dividend_convention != asked:
+        raise ConfigurationError(
+            f"The bars in {settings.data_root} are adjusted in the convention "
+            f"{remembered.dividend_convention}, but QUANT_DIVIDEND_CONVENTION is {asked}; unset it or "
+            "choose another QUANT_DATA_ROOT, since one history cannot mix both."
+        )
+    return remembered
 
 
 def remember_span(data_root: Path, span: MarketSpan) -> None:

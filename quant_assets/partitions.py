@@ -6,9 +6,10 @@ market span of a data root. What a partition holds is declared in each stage's `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from itertools import groupby
 
 import dagster as dg
 
@@ -133,6 +134,12 @@ def years(keys: Iterable[str]) -> list[list[str]]:
         ordered[len(ordered) * run // runs : len(ordered) * (run + 1) // runs]
         for run in range(runs)
     ]
+
+
+def stretches(keys: Sequence[str], wanted: set[str]) -> list[list[str]]:
+    """The wanted keys, those together that are neighbours in `keys`."""
+    grouped = groupby(keys, key=lambda key: key in wanted)
+    return [list(neighbours) for is_wanted, neighbours in grouped if is_wanted]
 
 
 def range_tags(keys: list[str]) -> Mapping[str, str]:

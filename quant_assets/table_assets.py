@@ -1,8 +1,9 @@
 """From a table's declaration to a Dagster asset: the only glue between tables and the graph.
 
-`table_asset` decorates a thin function that receives lazy frames and returns a `TableResult`. Key,
-description, owners, kinds, column documentation, partitions and backfill policy come from the `Table`;
-storage is the IO manager's. What a table holds is declared in the stages' `schemas.py`.
+`table_asset` decorates a thin function that receives lazy frames and returns a `TableResult`;
+`table_multi_asset` one that computes several tables at once. Key, description, owners, kinds, column
+documentation, partitions and backfill policy come from the `Table`; storage is the IO manager's. What a
+table holds is declared in the stages' `schemas.py`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,6 @@ def table_asset(
         A decorator of `function(context, <inputs>, <resources>) -> TableResult`.
     """
     inputs = dict(ins or {})
-    ranged = backfill and table.grain in ("session", "labelled_session")
 
     def decorate(function: Callable[..., TableResult]) -> dg.AssetsDefinition:
         def compute(context: dg.AssetExecutionContext, **arguments: Any) -> dg.MaterializeResult:
@@ -75,28 +75,84 @@ def table_asset(
             _attach_metadata(context, table, result)
             return dg.MaterializeResult(value=result.frame)
 
-        _wear_signature(compute, function)
+        _wear_signature(compute, function, dg.MaterializeResult)
         return dg.asset(
             key=table.path.split("/"),
-            ins={
-                name: dg.AssetIn(key=given.table.path.split("/"), partition_mapping=given.mapping)
-                for name, given in inputs.items()
-            },
-            deps=[
-                dg.AssetDep(given.table.path.split("/"), partition_mapping=given.mapping)
-                for given in deps
-            ],
+            ins=_asset_ins(inputs),
+            deps=_asset_deps(deps),
             description=table.description,
             owners=list(table.owners),
             kinds={*table.kinds, *kinds},
             tags=dict(table.tags),
             group_name=table.stage,
-            metadata={**column_metadata(table), "quant/grain": table.grain},
+            metadata=_table_metadata(table),
             partitions_def=partitions.DEFAULT.of(table.grain),
-            backfill_policy=(
-                dg.BackfillPolicy.multi_run(partitions.SESSIONS_PER_RUN) if ranged else None
-            ),
+            backfill_policy=_backfill_policy(table, backfill),
             io_manager_key="table_io",
+        )(compute)
+
+    return decorate
+
+
+def table_multi_asset(
+    tables: Sequence[Table],
+    ins: Mapping[str, TableInput] | None = None,
+    deps: Iterable[TableInput] = (),
+    backfill: bool = True,
+) -> Callable[[Callable[..., Sequence[TableResult]]], dg.AssetsDefinition]:
+    """Declare one step that computes several tables of one grain, because their work is the same.
+
+    Every table stays an asset of its own, with its own checks and metadata; they are only ever
+    materialized together.
+
+    Args:
+        tables: What the step computes, in the order in which the function returns it and in which it
+            is stored.
+        ins: As in `table_asset`, for all of the tables.
+        deps: As in `table_asset`, for all of the tables.
+        backfill: As in `table_asset`.
+
+    Returns:
+        A decorator of `function(context, <inputs>, <resources>) -> (TableResult, …)`, one result per table.
+    """
+    inputs = dict(ins or {})
+    first = tables[0]
+
+    def decorate(function: Callable[..., Sequence[TableResult]]) -> dg.AssetsDefinition:
+        def compute(
+            context: dg.AssetExecutionContext, **arguments: Any
+        ) -> tuple[dg.MaterializeResult, ...]:
+            computed = list(zip(tables, function(context, **arguments), strict=True))
+            for table, result in computed:
+                _attach_metadata(context, table, result)
+            return tuple(
+                dg.MaterializeResult(asset_key=table.path.split("/"), value=result.frame)
+                for table, result in computed
+            )
+
+        _wear_signature(compute, function, tuple[(dg.MaterializeResult,) * len(tables)])
+        return dg.multi_asset(
+            # As the op of a single asset is named, so that a failed step is read the same way.
+            name=f"{first.stage}__{function.__name__}",
+            description=function.__doc__,
+            outs={
+                table.name: dg.AssetOut(
+                    key=table.path.split("/"),
+                    description=table.description,
+                    owners=list(table.owners),
+                    kinds=set(table.kinds),
+                    tags=dict(table.tags),
+                    group_name=table.stage,
+                    metadata=_table_metadata(table),
+                    io_manager_key="table_io",
+                    dagster_type=pl.DataFrame,
+                )
+                for table in tables
+            },
+            ins=_asset_ins(inputs),
+            deps=_asset_deps(deps),
+            partitions_def=partitions.DEFAULT.of(first.grain),
+            backfill_policy=_backfill_policy(first, backfill),
         )(compute)
 
     return decorate
@@ -202,7 +258,31 @@ class TableIOManager(dg.IOManager):
             ) from None
 
 
-def _wear_signature(compute: Callable[..., Any], function: Callable[..., TableResult]) -> None:
+def _asset_ins(inputs: Mapping[str, TableInput]) -> dict[str, dg.AssetIn]:
+    return {
+        name: dg.AssetIn(key=given.table.path.split("/"), partition_mapping=given.mapping)
+        for name, given in inputs.items()
+    }
+
+
+def _asset_deps(deps: Iterable[TableInput]) -> list[dg.AssetDep]:
+    return [
+        dg.AssetDep(given.table.path.split("/"), partition_mapping=given.mapping) for given in deps
+    ]
+
+
+def _table_metadata(table: Table) -> dict[str, Any]:
+    return {**column_metadata(table), "quant/grain": table.grain}
+
+
+def _backfill_policy(table: Table, backfill: bool) -> dg.BackfillPolicy | None:
+    ranged = backfill and table.grain in ("session", "labelled_session")
+    return dg.BackfillPolicy.multi_run(partitions.SESSIONS_PER_RUN) if ranged else None
+
+
+def _wear_signature(
+    compute: Callable[..., Any], function: Callable[..., Any], returned: object
+) -> None:
     # Dagster reads parameters and annotations to tell inputs from resources.
     hints = typing.get_type_hints(function, include_extras=True)
     parameters: Sequence[inspect.Parameter] = [
@@ -211,10 +291,10 @@ def _wear_signature(compute: Callable[..., Any], function: Callable[..., TableRe
     ]
     hints = {name: hints.get(name, Any) for name in (p.name for p in parameters)}
     hints["context"] = dg.AssetExecutionContext
-    compute.__annotations__ = {**hints, "return": dg.MaterializeResult}
+    compute.__annotations__ = {**hints, "return": returned}
     compute.__dict__["__signature__"] = inspect.Signature(
         [p.replace(annotation=hints[p.name]) for p in parameters],
-        return_annotation=dg.MaterializeResult,
+        return_annotation=returned,
     )
     compute.__name__ = function.__name__
     compute.__doc__ = function.__doc__
@@ -222,20 +302,22 @@ def _wear_signature(compute: Callable[..., Any], function: Callable[..., TableRe
 
 
 def _attach_metadata(context: dg.AssetExecutionContext, table: Table, result: TableResult) -> None:
+    asset = dg.AssetKey(table.path.split("/"))
     column = table.partition_column
     if column is None:
-        context.add_asset_metadata(
-            {"dagster/row_count": result.frame.height, **dict(result.metadata)}
-        )
+        counted = {"dagster/row_count": result.frame.height, **dict(result.metadata)}
+        context.add_asset_metadata(counted, asset_key=asset)
         return
     counts = {
         str(day): count for day, count in result.frame.get_column(column).value_counts().iter_rows()
     }
     keys = context.partition_keys
     for key in keys:
-        context.add_asset_metadata({"dagster/row_count": counts.get(key, 0)}, partition_key=key)
+        context.add_asset_metadata(
+            {"dagster/row_count": counts.get(key, 0)}, asset_key=asset, partition_key=key
+        )
     # A picture weighs tens of kilobytes: only the newest partition of a range carries it.
-    context.add_asset_metadata(dict(result.metadata), partition_key=keys[-1])
+    context.add_asset_metadata(dict(result.metadata), asset_key=asset, partition_key=keys[-1])
 
 
 def _column_text(column: Column) -> str:

@@ -3,6 +3,8 @@
 | Job | Grain | When (New York) |
 |---|---|---|
 | ingest | session | 07:00, the session before |
+| refetch | session | 07:15, sessions that were ingested before |
+| freshness | check alone | 07:30, 08:30 and 09:30 |
 | label | labelled session | after ingest, the newest session whose horizon has closed |
 | train | month | before the first signals of a month |
 | signal | session | 08:00, the session before |
@@ -21,9 +23,13 @@ from collections.abc import Iterable
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from quant_resources.tables import Table
+from quant_assets.market_data.coverage_checks import FRESH
+from quant_assets.market_data.schemas import BARS, CORPORATE_ACTIONS, RAW_BARS
+from quant_resources.tables import Grain, Table
 
 INGEST = "ingest"
+REFETCH = "refetch"
+FRESHNESS = "freshness"
 LABEL = "label"
 TRAIN = "train"
 SIGNAL = "signal"
@@ -32,9 +38,13 @@ TRADE = "trade"
 SETTLE = "settle"
 BACKTEST = "backtest"
 
+#: What a source delivers again; everything else follows from it by the restatement plan.
+REFETCHED = (RAW_BARS.path, CORPORATE_ACTIONS.path)
 _BEFORE_THE_OPEN = ("orders/target_portfolio", "orders/order_intents")
 _DESCRIPTIONS = {
     INGEST: "Market data and features of closed sessions.",
+    REFETCH: "Deliveries of sessions that were ingested before, once more: a restatement adds a vintage.",
+    FRESHNESS: "Whether the newest session that is due is stored; nothing is made.",
     LABEL: "Labels of sessions whose horizon has closed.",
     TRAIN: "The models of a month, from what was known before it.",
     SIGNAL: "Signals at the close of a session.",
@@ -47,18 +57,24 @@ _DESCRIPTIONS = {
 
 def job_of(table: Table) -> str:
     """The job that materializes a table."""
-    if table.grain == "labelled_session":
+    return job_of_asset(table.path, table.grain)
+
+
+def job_of_asset(path: str, grain: Grain) -> str:
+    """The job that materializes an asset, by its path (`<stage>/<table>`) and grain."""
+    if grain == "labelled_session":
         return LABEL
-    if table.grain == "month":
+    if grain == "month":
         return TRAIN
-    if table.grain == "none":
+    if grain == "none":
         return BACKTEST
-    if table.grain == "trading_session":
-        return TRADE if table.path in _BEFORE_THE_OPEN else SETTLE
-    if table.stage == "performance":
+    if grain == "trading_session":
+        return TRADE if path in _BEFORE_THE_OPEN else SETTLE
+    stage = path.split("/", maxsplit=1)[0]
+    if stage == "performance":
         # Not with the signals: a strategy that fails would keep the others from being compared.
         return COMPARE
-    return INGEST if table.stage in ("market_data", "features") else SIGNAL
+    return INGEST if stage in ("market_data", "features") else SIGNAL
 
 
 def jobs(tables: Iterable[Table]) -> list[UnresolvedAssetJobDefinition]:
@@ -66,12 +82,22 @@ def jobs(tables: Iterable[Table]) -> list[UnresolvedAssetJobDefinition]:
     selected: dict[str, list[str]] = {}
     for table in tables:
         selected.setdefault(job_of(table), []).append(table.path)
+        if table.path in REFETCHED:
+            selected.setdefault(REFETCH, []).append(table.path)
+    # By the clock, not by the run: every run of a backfill would find the newest session missing.
+    freshness = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(BARS.path.split("/")), FRESH))
     return [
         dg.define_asset_job(
             name,
-            selection=dg.AssetSelection.assets(*(path.split("/") for path in paths)),
+            selection=selection,
             description=_DESCRIPTIONS[name],
             executor_def=dg.in_process_executor,
         )
-        for name, paths in selected.items()
+        for name, selection in [
+            *(
+                (name, dg.AssetSelection.assets(*(path.split("/") for path in paths)) - freshness)
+                for name, paths in selected.items()
+            ),
+            (FRESHNESS, freshness),
+        ]
     ]

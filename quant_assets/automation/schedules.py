@@ -13,9 +13,16 @@ from datetime import date, datetime
 import dagster as dg
 
 from quant_assets.automation import jobs
-from quant_assets.partitions import LABEL_HORIZON, TIMEZONE, Partitions
+from quant_assets.automation.refetching import refetch_runs, sessions_due
+from quant_assets.partitions import LABEL_HORIZON, TIMEZONE, Partitions, range_tags
 from quant_resources.calendar import NEW_YORK, XNYS
+from quant_resources.store import Store
 from quant_resources.tables import Grain
+
+#: After the newest session has been asked for, before anything is computed from it.
+REFETCH_CRON = "15 7 * * 1-5"
+#: When the newest session is due, and again until the open, so that what came late turns it green.
+FRESHNESS_CRON = "30 7-9 * * 1-5"
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,89 @@ def requested(step: DailyStep, now: datetime, partitions: Partitions) -> dg.RunR
     return dg.RunRequest(run_key=f"{step.job}-{key}", partition_key=key)
 
 
+def refetch_requests(
+    store: Store, instance: dg.DagsterInstance, now: datetime
+) -> list[dg.RunRequest] | str:
+    """What the daily refetch asks for: a run per stretch of sessions, or the reason to skip.
+
+    Args:
+        store: The data root.
+        instance: Knows when each session was fetched last.
+        now: Aware time of the tick.
+    """
+    today = now.astimezone(NEW_YORK).date()
+    if not XNYS.is_session(today):
+        return f"{today} is no trading session."
+    due = sessions_due(store, instance, XNYS.previous(today))
+    if not due:
+        return f"{today}: no session has been fetched yet that could have been restated."
+    return [
+        dg.RunRequest(
+            run_key=f"{jobs.REFETCH}-{today}-{keys[0]}",
+            partition_key=keys[0] if len(keys) == 1 else None,
+            tags=range_tags(keys) if len(keys) > 1 else None,
+        )
+        for keys in refetch_runs(store, due)
+    ]
+
+
+def freshness_request(now: datetime) -> dg.RunRequest | str:
+    """What a tick of the freshness schedule asks for: one run, or the reason to skip.
+
+    Args:
+        now: Aware time of the tick.
+    """
+    local = now.astimezone(NEW_YORK)
+    if not XNYS.is_session(local.date()):
+        return f"{local:%Y-%m-%d} is no trading session."
+    return dg.RunRequest(run_key=f"{jobs.FRESHNESS}-{local:%Y-%m-%dT%H:%M}")
+
+
 def schedules(partitions: Partitions, known: Mapping[str, object]) -> list[dg.ScheduleDefinition]:
     """One schedule per step whose job exists, stopped by default."""
-    return [_schedule(step, partitions) for step in STEPS if step.job in known]
+    daily = [_schedule(step, partitions) for step in STEPS if step.job in known]
+    return [
+        *daily,
+        *([_daily_refetch()] if jobs.REFETCH in known else []),
+        *([_daily_freshness()] if jobs.FRESHNESS in known else []),
+    ]
+
+
+def _daily_refetch() -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"daily_{jobs.REFETCH}",
+        job_name=jobs.REFETCH,
+        cron_schedule=REFETCH_CRON,
+        execution_timezone=TIMEZONE,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=(
+            "Fetches the two sessions before the newest again, and older ones with gaps; what they restate is "
+            "made again by the sensor `restatements`."
+        ),
+    )
+    def daily_refetch(
+        context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        answer = refetch_requests(store, context.instance, context.scheduled_execution_time)
+        return dg.SkipReason(answer) if isinstance(answer, str) else answer
+
+    return daily_refetch
+
+
+def _daily_freshness() -> dg.ScheduleDefinition:
+    def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        answer = freshness_request(context.scheduled_execution_time)
+        return dg.SkipReason(answer) if isinstance(answer, str) else answer
+
+    return dg.ScheduleDefinition(
+        name=f"daily_{jobs.FRESHNESS}",
+        job_name=jobs.FRESHNESS,
+        cron_schedule=FRESHNESS_CRON,
+        execution_timezone=TIMEZONE,
+        execution_fn=evaluate,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Checks that the bars of the session before are stored by 07:30 New York.",
+    )
 
 
 def _schedule(step: DailyStep, partitions: Partitions) -> dg.ScheduleDefinition:

@@ -1,26 +1,94 @@
-"""The order-update sensor: what happened to our orders reaches the ledger without anyone asking.
+"""The sensors: what happened to our orders, and what a vendor restated, without anyone asking.
 
-Off by default. Each look is one pass of the order protocol: fills are booked, second legs and purchases
+Both are off by default. Schedules are in `schedules.py`.
+
+Each look of ``order_updates`` is one pass of the order protocol: fills are booked, second legs and purchases
 that waited for them are sent, what is past its deadline ends. Once the session has closed its evidence
-is asked for, once. Schedules are in `schedules.py`.
+is asked for, once.
+
+Each look of ``restatements`` goes on with one plan: the tables that no longer follow from the newest
+deliveries are asked for, one after another, and nothing else (restatements.py).
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from quant_assets.automation import jobs
+from quant_assets.automation.restatement_journal import (
+    held_journal,
+    read_journal,
+    write_journal,
+)
+from quant_assets.automation.restatement_runs import look, mark_done, running
+from quant_assets.automation.restatements import renewed
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.submission import run_pass
 from quant_assets.orders.trading_sessions import has_closed, session_to_settle
 from quant_assets.partitions import Partitions
 from quant_resources.broker import Broker
 from quant_resources.ledger.ledger import Ledger
+from quant_resources.store import Store
 
 _SECONDS_BETWEEN_LOOKS = 60
+_SECONDS_BETWEEN_STEPS = 30
+#: The jobs whose tables can be made again.
+_REPEATED = (jobs.INGEST, jobs.LABEL, jobs.SIGNAL, jobs.COMPARE, jobs.BACKTEST)
 
 
-def sensors(partitions: Partitions) -> list[dg.SensorDefinition]:
-    """All sensors of the graph, stopped by default."""
-    return [_order_updates(partitions)]
+def sensors(
+    partitions: Partitions, known: Sequence[UnresolvedAssetJobDefinition]
+) -> list[dg.SensorDefinition]:
+    """All sensors of the graph, stopped by default.
+
+    Args:
+        partitions: Partition definitions of the market.
+        known: The jobs of the graph.
+    """
+    return [
+        _order_updates(partitions),
+        _restatements([job for job in known if job.name in _REPEATED]),
+    ]
+
+
+def _restatements(repeated: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="restatements",
+        jobs=repeated,
+        minimum_interval_seconds=_SECONDS_BETWEEN_STEPS,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=(
+            "Makes again what no longer follows from the newest deliveries and releases: exactly the "
+            "affected sessions, one table after another."
+        ),
+    )
+    def restatements(
+        context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]
+    ) -> dg.SensorResult | dg.SkipReason:
+        definitions = context.repository_def
+        if definitions is None:
+            return dg.SkipReason("The graph is not loaded; look again.")
+        with held_journal(store, seconds=0) as held:
+            if not held:
+                return dg.SkipReason("A command works on the plan.")
+            written = read_journal(store)
+            journal = written.model_copy(deep=True)
+            plan = journal.current
+            if plan is not None:
+                mark_done(plan, context.instance)
+            if plan is None or running(plan, context.instance) is None:
+                # What is running must end first: a new plan could ask for the same partitions.
+                journal = renewed(journal, store, definitions.asset_graph, context.instance)
+            found = look(journal, context.instance)
+            if found.journal != written:
+                write_journal(store, found.journal)
+        if not found.requests:
+            return dg.SkipReason(found.told)
+        context.log.info(found.told)
+        return dg.SensorResult(run_requests=found.requests)
+
+    return restatements
 
 
 def _order_updates(partitions: Partitions) -> dg.SensorDefinition:

@@ -3,16 +3,18 @@
 What belongs here: the factor of a corporate action, the factors of a bar, and the adjustment of a
 window of bars. What does not: where actions come from, which bars are valid, any storage.
 
-The convention is CRSP's, in these steps:
+In these steps:
 
 1. Prices are stored raw. Every bar carries two factors that say how everything *before* it has to
    be rescaled to be comparable with it: ``price_factor`` and ``volume_factor``.
 2. A share-changing action (forward and reverse split, stock dividend) of ``ratio`` new shares per
    old share has price factor ``1 / ratio`` and volume factor ``ratio``. A stock dividend of 5 %
    has ratio 1.05.
-3. A cash dividend of D per share has price factor ``1 - D / close_prev`` and volume factor 1, where
-   ``close_prev`` is the close of the security's previous bar. (WIKI divides by ``close + D``
-   instead; the two differ by up to 0.2 %.)
+3. A cash dividend of D per share, regular or special, has volume factor 1 and a price factor by
+   convention. CRSP, the default, as Yahoo: ``1 - D / close_prev``, where ``close_prev`` is the close
+   of the security's previous bar. WIKI, as Quandl's WIKI prices: ``close_ex / (close_ex + D)``, where
+   ``close_ex`` is the bar's own close, so that the adjusted return of the ex-date is the holding return
+   ``(close_ex + D) / close_prev - 1``. The two differ by up to 0.2 % at ordinary dividends.
 4. A spin-off is a dividend in kind: D is the value distributed per share, stated by the source or
    else ``ratio`` shares of the new symbol at its close on the session that the factor belongs to.
 5. A bar's factor is the product over all actions with an ex-date after the security's previous bar
@@ -20,23 +22,30 @@ The convention is CRSP's, in these steps:
 6. Amounts are per share *as held at the close before the ex-date*. A dividend that goes ex on the
    day of a split is therefore per pre-split share, as in CRSP's return
    ``(p_t * f_t + d_t) / p_prev - 1``, and both factors simply multiply. Amounts of one ex-date add
-   up to one D. A dividend that goes ex on a later day than a split, with no bar between, is per
-   post-split share: ``1 - D / (close_prev / ratio)``.
-7. A window is adjusted as known at its last session: every bar is multiplied by the product of the
+   up to one D. What D is compared with is per the same share: with splits between, the previous close
+   is divided by the ratios before the ex-date (a dividend that goes ex later than a split, with no bar
+   between, is per post-split share), and the bar's own close is multiplied by those from it on.
+7. Whether an action is applied does not depend on the convention.
+8. A window is adjusted as known at its last session: every bar is multiplied by the product of the
    factors of the security's *later* bars in the window.
 
-Source: CRSP US Stock & Index Databases Guide, "Adjusted data" and "Return calculation".
+Sources: CRSP US Stock & Index Databases Guide, "Adjusted data" and "Return calculation"; Yahoo Finance
+help, "What is the adjusted close?"; Quandl WIKI Prices, columns ``ex_dividend`` and ``adj_close``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import polars as pl
 
+from quant_assets.market_data.panel_keys import PanelKeys
+
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+#: How a distribution rescales the prices before it.
+Convention = Literal["crsp", "wiki"]
 
 PRICE_COLUMNS = ("open", "high", "low", "close", "vwap")
 SHARE_CHANGING = ("forward_split", "reverse_split", "stock_dividend")
@@ -73,57 +82,84 @@ def adjust(bars: Frame) -> Frame:
 
 
 def session_factors(
-    bars: pl.DataFrame, actions: pl.DataFrame, sessions: Sequence[date], reach: int
+    bars: pl.DataFrame,
+    actions: pl.DataFrame,
+    sessions: Sequence[date],
+    reach: int,
+    convention: Convention = "crsp",
 ) -> pl.DataFrame:
     """Add the factors of the corporate actions that each bar is the first to show.
 
     Args:
-        bars: Valid bars, unique by (security_id, session) and by (symbol, session), in any order,
-            with ``symbol``, ``security_id``, ``session``, ``first_session`` and raw ``close`` (USD).
-        actions: Corporate actions with ``symbol``, ``ex_date``, ``action_type``, ``ratio``,
-            ``cash`` and ``new_symbol``; types without an effect on prices are ignored.
-        sessions: The calendar, ascending, over at least the span of the bars.
-        reach: How many sessions back a previous bar or an ex-date may lie. A bounded reach makes a
-            bar's factors the same whether one session or a whole history is computed at once.
+        bars: As in `place_actions`.
+        actions: As in `place_actions`; types without an effect on prices are ignored.
+        sessions: As in `place_actions`.
+        reach: As in `place_actions`.
+        convention: Of distributions.
 
     Returns:
         The bars in their order with ``price_factor`` and ``volume_factor`` (Float64, both 1.0 where
         nothing happened). A listing's first bar has factors 1.0. Actions that cannot be applied
         leave the factors alone; `unapplied_actions` names them.
     """
-    applied = _placed(bars, actions, sessions, reach).filter(pl.col("problem").is_null())
+    return with_factors(bars, place_actions(bars, actions, sessions, reach), convention)
+
+
+def with_factors(
+    bars: pl.DataFrame, placed: pl.DataFrame, convention: Convention = "crsp"
+) -> pl.DataFrame:
+    """`session_factors` of actions that have been placed.
+
+    Args:
+        bars: The bars that the actions were placed beside, in the same order.
+        placed: From `place_actions`.
+        convention: Of distributions.
+
+    Returns:
+        As `session_factors`.
+
+    Raises:
+        ValueError: These are not the bars that the actions were placed beside.
+    """
+    if not bars["security_id"].gather(placed["bar"]).equals(placed["security_id"]):
+        raise ValueError(
+            "The actions were placed beside other bars, or beside these in another order."
+        )
+    amount = pl.col("amount").sum()
+    basis, close_after = (pl.col(name).first() for name in ("basis", "close_after"))
+    distributed = {
+        "crsp": 1.0 - amount / basis.fill_null(1.0),
+        "wiki": close_after / (close_after + amount),
+    }[convention]
     factors = (
-        applied.group_by("security_id", "session", "ex_date")
+        placed.filter(
+            pl.col("action_type").is_in(SHARE_CHANGING + DISTRIBUTING), pl.col("problem").is_null()
+        )
+        .group_by("bar", "ex_date", maintain_order=True)
         .agg(
-            price_factor=(1.0 - pl.col("amount").sum() / pl.col("basis").first().fill_null(1.0))
-            / pl.col("share_ratio").product(),
+            price_factor=distributed / pl.col("share_ratio").product(),
             volume_factor=pl.col("share_ratio").product(),
         )
-        .group_by("security_id", "session")
+        .group_by("bar", maintain_order=True)
         .agg(pl.col("price_factor", "volume_factor").product())
     )
-    return bars.join(
-        factors, on=["security_id", "session"], how="left", maintain_order="left"
-    ).with_columns(pl.col("price_factor", "volume_factor").fill_null(1.0))
+    return bars.with_columns(
+        pl.repeat(1.0, bars.height, eager=True).scatter(factors["bar"], factors[name]).alias(name)
+        for name in ("price_factor", "volume_factor")
+    )
 
 
-def unapplied_actions(
-    bars: pl.DataFrame, actions: pl.DataFrame, sessions: Sequence[date], reach: int
-) -> pl.DataFrame:
+def unapplied_actions(placed: pl.DataFrame) -> pl.DataFrame:
     """Price-changing actions that met a bar but could not be applied, with the reason.
 
     Args:
-        bars: As in `session_factors`.
-        actions: As in `session_factors`.
-        sessions: As in `session_factors`.
-        reach: As in `session_factors`.
+        placed: From `place_actions`.
 
     Returns:
         Columns ``session``, ``symbol``, ``security_id``, ``ex_date``, ``action_type``, ``problem``.
     """
     return (
-        _placed(bars, actions, sessions, reach)
-        .filter(pl.col("problem").is_not_null())
+        placed.filter(pl.col("problem").is_not_null())
         .select("session", "symbol", "security_id", "ex_date", "action_type", "problem")
         .sort("session", "symbol", "ex_date", "action_type")
     )
@@ -132,115 +168,90 @@ def unapplied_actions(
 def place_actions(
     bars: pl.DataFrame, actions: pl.DataFrame, sessions: Sequence[date], reach: int
 ) -> pl.DataFrame:
-    """Put every corporate action beside the bar that first shows it.
+    """Put every corporate action beside the bar that first shows it, with its terms or its problem.
 
     Args:
-        bars: As in `session_factors`.
-        actions: As in `session_factors`, of any type.
-        sessions: As in `session_factors`.
-        reach: As in `session_factors`.
+        bars: Bars, unique by (security_id, session) and by (symbol, session), in any order, with
+            ``symbol``, ``security_id``, ``session``, ``first_session`` and raw ``close`` (USD).
+        actions: Corporate actions of any type with ``symbol``, ``ex_date``, ``action_type``,
+            ``ratio``, ``cash`` and ``new_symbol``.
+        sessions: The calendar, ascending, over the span of the bars.
+        reach: How many sessions back a previous bar or an ex-date may lie. A bounded reach makes a
+            bar's factors the same whether one session or a whole history is computed at once.
 
     Returns:
-        The actions that meet a bar other than a listing's first, with the bar's ``security_id``,
-        ``session``, the ``previous_close`` of the security (USD, null out of reach) and the
-        ``new_close`` of the new symbol at the session (USD, null without a bar).
+        The actions that meet a bar other than a listing's first, by ex-date and symbol, with ``bar`` (the
+        number of the bar's row), its ``security_id`` and ``session``; of those that change prices ``share_ratio``, ``amount`` (USD
+        per share before the ex-date), ``basis`` and ``close_after`` (USD, previous and own close per
+        the same share; basis null out of reach), and ``problem`` where they cannot be applied.
     """
-    calendar = pl.DataFrame(
-        {"session": list(sessions), "position": range(len(sessions))},
-        schema={"session": pl.Date, "position": pl.Int64},
-    )
-    positioned = (
-        bars.select("symbol", "security_id", "session", "first_session", "close")
-        .join(calendar, on="session", how="inner")
-        .sort("session", "symbol")
-        .with_columns(
-            # A previous bar out of reach is none: a longer window must not see more.
-            previous_close=pl.when(pl.col("position").diff().over("security_id") <= reach).then(
-                pl.col("close").shift(1).over("security_id")
-            )
-        )
-    )
-    return (
-        # How far back an ex-date before the calendar lies is unknown: out of reach.
+    # How far back an ex-date before the calendar lies is unknown: out of reach.
+    known = (
         actions.filter(pl.col("ex_date") >= pl.lit(sessions[0], pl.Date))
         .select("symbol", "ex_date", "action_type", "ratio", "cash", "new_symbol")
-        .sort("ex_date", "symbol")
-        .join_asof(
-            calendar.rename({"session": "ex_session", "position": "ex_position"}),
-            left_on="ex_date",
-            right_on="ex_session",
-            strategy="forward",
-            check_sortedness=False,
-        )
-        .join_asof(
-            positioned,
-            left_on="ex_date",
-            right_on="session",
-            by="symbol",
-            strategy="forward",
-            coalesce=False,
-            check_sortedness=False,
-        )
-        .filter(
-            pl.col("session") > pl.col("first_session"),
-            pl.col("position") - pl.col("ex_position") < reach,
-        )
-        .join(
-            positioned.select(new_symbol="symbol", session="session", new_close="close"),
-            on=["new_symbol", "session"],
-            how="left",
-        )
+        .sort("ex_date", "symbol", "action_type", "ratio", "cash", "new_symbol")
     )
-
-
-def _placed(
-    bars: pl.DataFrame, actions: pl.DataFrame, sessions: Sequence[date], reach: int
-) -> pl.DataFrame:
-    """Each price-changing action at the bar that first shows it, with its terms or its problem."""
-    changing = actions.filter(pl.col("action_type").is_in(SHARE_CHANGING + DISTRIBUTING))
-    return _with_terms(place_actions(bars, changing, sessions, reach))
+    by_symbol = PanelKeys.of(bars["symbol"], bars["session"], sessions, reach)
+    by_listing = PanelKeys.of(bars["security_id"], bars["session"], sessions, reach)
+    row = by_symbol.first_within(known["symbol"], known["ex_date"], reach)
+    shown, row = known.filter(row.is_not_null()), row.drop_nulls()
+    beside = bars.select("security_id", "session", "first_session", "close")[row]
+    placed = shown.hstack(beside).with_columns(
+        bar=row,
+        # A previous bar out of reach is none: a longer window must not see more.
+        previous_close=bars["close"].gather(by_listing.previous().gather(row)),
+        new_close=bars["close"].gather(
+            by_symbol.first_within(shown["new_symbol"], beside["session"], 1)
+        ),
+    )
+    return _with_terms(placed.filter(pl.col("session") > pl.col("first_session")))
 
 
 def _with_terms(placed: pl.DataFrame) -> pl.DataFrame:
-    """Add ``share_ratio``, ``amount`` (USD), ``basis`` (USD, what an amount is taken from), ``problem``."""
+    """Add what `place_actions` says of actions that change prices."""
     changes_shares = pl.col("action_type").is_in(SHARE_CHANGING)
+    distributes = pl.col("action_type").is_in(DISTRIBUTING)
     one_day = ["security_id", "session", "ex_date"]
     terms = placed.with_columns(
         share_ratio=pl.when(changes_shares).then("ratio").otherwise(1.0),
-        amount=pl.when(changes_shares)
-        .then(0.0)
-        .otherwise(
-            pl.when(pl.col("action_type") == "spin_off")
-            .then(pl.coalesce("cash", pl.col("ratio") * pl.col("new_close")))
-            .otherwise("cash")
-        ),
+        amount=pl.when(pl.col("action_type") == "spin_off")
+        .then(pl.coalesce("cash", pl.col("ratio") * pl.col("new_close")))
+        .when(distributes)
+        .then("cash")
+        .otherwise(0.0),
     ).with_columns(
         problem=pl.when(~_positive("share_ratio"))
         .then(pl.lit("the ratio is missing or not positive"))
-        .when(~changes_shares & ~_positive("amount"))
+        .when(distributes & ~_positive("amount"))
         .then(pl.lit("the amount per share is missing or not positive"))
-        .when(~changes_shares & pl.col("previous_close").is_null())
+        .when(distributes & pl.col("previous_close").is_null())
         .then(pl.lit("the security has no previous close within reach")),
     )
     sound = pl.col("problem").is_null()
-    ratio_before = (
+    ratios = (
         terms.filter(sound)
-        .group_by(one_day)
+        .group_by(one_day, maintain_order=True)
         .agg(day_ratio=pl.col("share_ratio").product())
         .with_columns(
             ratio_before=pl.col("day_ratio")
             .cum_prod()
             .shift(1)
             .fill_null(1.0)
-            .over("security_id", "session", order_by="ex_date")
+            .over(one_day[:2], order_by="ex_date"),
+            ratio_from=pl.col("day_ratio")
+            .cum_prod(reverse=True)
+            .over(one_day[:2], order_by="ex_date"),
         )
     )
     day_amount = pl.col("amount").filter(sound).sum().over(one_day)
     return (
-        terms.join(ratio_before, on=one_day, how="left")
-        .with_columns(basis=pl.col("previous_close") / pl.col("ratio_before"))
+        terms.join(ratios, on=one_day, how="left", maintain_order="left")
         .with_columns(
-            problem=pl.when(sound & ~changes_shares & (day_amount >= pl.col("basis")))
+            basis=pl.col("previous_close") / pl.col("ratio_before"),
+            close_after=pl.col("close") * pl.col("ratio_from"),
+        )
+        .with_columns(
+            problem=pl.when(sound & distributes & (day_amount >= pl.col("basis")))
             .then(pl.lit("the amount is not smaller than the previous close"))
             .otherwise("problem")
         )

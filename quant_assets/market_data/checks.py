@@ -1,7 +1,7 @@
 """Rules on whole sessions of market data that need thought; bounds and keys are generated elsewhere.
 
-Belongs here: what makes a session unfit for money, and what a person should see. Does not belong here:
-rules on single rows, which quarantine them (validation.py).
+Belongs here: what makes a session unfit for money, and all checks of the stage together. Does not belong
+here: rules on single rows, which quarantine them (validation.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,12 @@ from datetime import date
 
 import polars as pl
 
+from quant_assets.market_data import (
+    coverage_checks,
+    delivery_checks,
+    restatement_checks,
+    source_checks,
+)
 from quant_assets.market_data.levels import OUTLIER_RETURN
 from quant_assets.market_data.schemas import BARS, QUARANTINE, RAW_BARS, UNIVERSE
 from quant_assets.market_data.universe import WINDOW_SESSIONS
@@ -61,37 +67,9 @@ def enough_symbols(frame: pl.DataFrame, scope: CheckScope) -> Finding:
     )
 
 
-def no_symbol_vanished(frame: pl.DataFrame, scope: CheckScope) -> Finding:
-    """Symbols of the session before that are missing now, unless they ended with an action."""
-    first = date.fromisoformat(scope.partition_keys[0])
-    earlier = _stored_before(scope, RAW_BARS, first, 1, ["session", "symbol"])
-    both = pl.concat([earlier, frame.select("session", "symbol")]).drop_nulls().unique()
-    sessions = sorted(both["session"].unique().to_list())
-    following = pl.DataFrame(
-        {"session": sessions[:-1], "missing_from": sessions[1:]},
-        schema={"session": pl.Date, "missing_from": pl.Date},
-    )
-    vanished = (
-        both.join(following, on="session")
-        .join(both, left_on=["missing_from", "symbol"], right_on=["session", "symbol"], how="anti")
-        .select("missing_from", "symbol")
-        .sort("missing_from", "symbol", descending=[True, False])
-    )
-    if vanished.is_empty():
-        return Finding(True, "Every symbol of a session was there in the session before it.")
-    session, symbol = vanished.row(0)
-    return Finding(
-        False,
-        f"{vanished.height} times a symbol is missing that the session before had, such as "
-        f"{symbol} on {session}.",
-        vanished.height,
-        vanished.head(_SAMPLE),
-        "Delisted and halted symbols go; for others materialize raw_bars of the session again.",
-    )
-
-
-def bounded_quarantine(frame: pl.DataFrame, scope: CheckScope) -> Finding:
+def bounded_quarantine(_bars: pl.DataFrame, scope: CheckScope) -> Finding:
     """The share of rejected rows of every session is bounded."""
+    frame = scope.store.read(QUARANTINE, scope.partition_keys, ["session", "rule"]).collect()
     delivered = (
         scope.store.read(RAW_BARS, scope.partition_keys, ["session"])
         .group_by("session")
@@ -144,7 +122,7 @@ def nothing_lost(frame: pl.DataFrame, scope: CheckScope) -> Finding:
         f"{counted.item(0, 'session')}.",
         counted.height,
         counted.head(_SAMPLE),
-        "Materialize quarantine and bars of these sessions again.",
+        "Materialize bars and quarantine of these sessions again.",
     )
 
 
@@ -285,20 +263,13 @@ CHECKS: tuple[TableCheck, ...] = (
         enough_symbols,
         columns=("session", "symbol"),
     ),
+    # On bars, since it is what is computed from bars that a broken delivery has to stop.
     TableCheck(
-        RAW_BARS,
-        "no_symbol_vanished",
-        "Symbols that were delivered the session before are delivered again.",
-        no_symbol_vanished,
-        blocking=False,
-        columns=("session", "symbol"),
-    ),
-    TableCheck(
-        QUARANTINE,
+        BARS,
         "bounded_quarantine",
         "At most 10 % of a session's rows are rejected (or four): beyond that the delivery is broken.",
         bounded_quarantine,
-        columns=("session", "rule"),
+        columns=("session",),
     ),
     TableCheck(
         BARS,
@@ -345,4 +316,8 @@ CHECKS: tuple[TableCheck, ...] = (
         universe_not_empty,
         columns=("session",),
     ),
+    *delivery_checks.CHECKS,
+    *restatement_checks.CHECKS,
+    *coverage_checks.CHECKS,
+    *source_checks.CHECKS,
 )

@@ -5,78 +5,93 @@ Belongs here: figures from frames of this stage. Does not belong here: what a ba
 
 from __future__ import annotations
 
+from typing import Final
+
+import numpy as np
 import polars as pl
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from quant_assets.market_data.coverage import MISSING, PRESENT, QUARANTINED, by_session, by_symbol
+
+#: Told apart by lightness too; what is there stays in the background.
+STATE_COLOURS: Final = {PRESENT: "#dbe7ef", QUARANTINED: "#f2a104", MISSING: "#9e1b32"}
+SYMBOLS_SHOWN: Final = 60
 
 
-def coverage_picture(bars: pl.DataFrame, quarantine: pl.DataFrame) -> Figure:
-    """Bars per session over the rows that were quarantined, by rule.
+def deliveries_picture(delivered: pl.DataFrame) -> Figure:
+    """Delivered rows per session.
 
     Args:
-        bars: Rows of `schemas.BARS` (or raw bars): ``session``.
-        quarantine: Rows of `schemas.QUARANTINE`: ``session``, ``rule``.
+        delivered: Rows of `schemas.RAW_BARS`: ``session``.
     """
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    counts, rejected = figure.subplots(2, 1, sharex=True)
-    by_session = bars.group_by("session").len().sort("session")
-    counts.plot(by_session["session"].to_numpy(), by_session["len"].to_numpy(), marker=".")
-    counts.set_ylabel("bars")
-    counts.set_ylim(bottom=0)
-    for (rule, *_), rows in sorted(quarantine.partition_by("rule", as_dict=True).items()):
-        daily = rows.group_by("session").len().sort("session")
-        rejected.scatter(
-            daily["session"].to_numpy(), daily["len"].to_numpy(), s=14, label=str(rule)
-        )
-    rejected.set_ylabel("quarantined")
-    if quarantine.height:
-        rejected.legend(frameon=False, fontsize="small")
-    for axes in (counts, rejected):
-        axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(9, 2.2), layout="constrained")
+    axes = figure.subplots()
+    by_session = delivered.group_by("session").len().sort("session")
+    axes.plot(by_session["session"].to_numpy(), by_session["len"].to_numpy(), marker=".")
+    axes.set_ylabel("rows")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.autofmt_xdate()
     return figure
 
 
-def heat_map_picture(bars: pl.DataFrame, quarantine: pl.DataFrame, symbols: int = 80) -> Figure:
-    """Which symbols have a bar, a quarantined row or nothing, session by session.
+def coverage_picture(covered: pl.DataFrame, symbols: int = SYMBOLS_SHOWN) -> Figure:
+    """The share of expected symbols with a bar over the holes of the symbols that have the most.
 
     Args:
-        bars: Rows of `schemas.BARS`: ``session``, ``symbol``.
-        quarantine: Rows of `schemas.QUARANTINE`: ``session``, ``symbol``.
-        symbols: How many symbols to show, those with the most holes first.
+        covered: Rows of `schemas.COVERAGE`, at least one.
+        symbols: How many symbols to show.
     """
-    cells = (
-        pl.concat(
-            [
-                bars.select("session", "symbol", state=pl.lit(1.0)),
-                quarantine.select("session", "symbol", state=pl.lit(0.5)),
-            ]
-        )
-        .group_by("session", "symbol")
-        .agg(pl.col("state").min())
+    sessions = by_session(covered)
+    with_holes = by_symbol(covered).head(symbols)["symbol"]
+    rows = max(len(with_holes), 1)
+    # Laid out in inches: to let matplotlib find the layout would draw everything twice.
+    above, below, gap = 1.3, 0.13 * rows + 0.13, 0.35
+    height = 0.1 + above + gap + below + 0.6
+    figure = Figure(figsize=(9, height))
+    share, holes = figure.subplots(2, 1, sharex=True, height_ratios=[above, below])
+    figure.subplots_adjust(
+        *(0.08, 0.6 / height, 0.95, 1 - 0.1 / height), hspace=gap / ((above + below) / 2)
     )
-    present = cells.group_by("symbol").agg(pl.col("state").sum()).sort("state", "symbol")
-    shown = present.head(symbols)["symbol"].to_list()
-    sessions = sorted(cells["session"].unique().to_list())
-    grid = (
-        cells.filter(pl.col("symbol").is_in(shown))
-        .pivot("session", index="symbol", values="state")
-        .sort("symbol")
+    percent = 100 * sessions["share_present"].to_numpy()
+    share.plot(percent, drawstyle="steps-mid", linewidth=1, marker="." if len(percent) < 3 else "")
+    share.set_ylim(min(percent.min() - 1, 95), 100.5)
+    share.set_ylabel("% present")
+    share.spines[["top", "right"]].set_visible(False)
+    cells = np.zeros((rows, sessions.height), dtype=np.int8)
+    shown = covered.filter(pl.col("symbol").is_in(with_holes.implode()))
+    row = shown["symbol"].cast(pl.Enum(with_holes)).to_physical().to_numpy()
+    column = np.searchsorted(
+        sessions["session"].to_physical().to_numpy(), shown["session"].to_physical().to_numpy()
     )
-    matrix = grid.select(
-        pl.col(str(day)) if str(day) in grid.columns else pl.lit(None, pl.Float64).alias(str(day))
-        for day in sessions
-    ).fill_null(0.0)
-    figure = Figure(figsize=(9, 1 + 0.11 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(
-        matrix.to_numpy(), aspect="auto", interpolation="nearest", cmap="RdYlGn", vmin=0, vmax=1
+    cells[row, column] = shown["state"].cast(pl.Enum(list(STATE_COLOURS))).to_physical() + 1
+    holes.imshow(
+        cells,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=ListedColormap(["white", *STATE_COLOURS.values()]),
+        vmin=0,
+        vmax=len(STATE_COLOURS),
     )
-    axes.set_yticks(range(grid.height), grid["symbol"].to_list(), fontsize=5)
-    step = max(len(sessions) // 8, 1)
-    axes.set_xticks(
-        range(0, len(sessions), step), [str(day) for day in sessions[::step]], fontsize=7
+    holes.set_yticks(range(len(with_holes)), with_holes.to_list(), fontsize=6)
+    step = max(sessions.height // 8, 1)
+    holes.set_xticks(
+        range(0, sessions.height, step),
+        [str(day) for day in sessions["session"][::step]],
+        fontsize=7,
     )
-    axes.set_title("bar (green), quarantined (yellow), nothing (red): symbols with most holes")
+    figure.legend(
+        handles=[Patch(color=colour, label=state) for state, colour in STATE_COLOURS.items()],
+        loc="lower center",
+        ncols=len(STATE_COLOURS),
+        frameon=False,
+        fontsize=7,
+    )
+    holes.set_title(
+        f"symbols with most holes: {len(with_holes)} of {covered['symbol'].n_unique()}", fontsize=8
+    )
     return figure
 
 

@@ -6,8 +6,9 @@ The algorithm:
 2. The rows of the wanted sessions and of `HISTORY_SESSIONS` before them are judged (validation.py).
 3. Rows that break a rule go to quarantine; every delivered row ends in exactly one of the two tables.
 4. Valid bars get the factors of the corporate actions since the listing's previous valid bar
-   (adjustment.py). An action that the price contradicts twice, on its ex-date (where the row was
-   quarantined as ``action_not_followed``) and on the next valid bar, is not applied.
+   (adjustment.py), in the data root's convention; rows are judged in CRSP's. An action that the price
+   contradicts twice, on its ex-date (where the row was quarantined as ``action_not_followed``) and on
+   the next valid bar, is not applied.
 
 Only rows, actions and calendar up to the last wanted session are looked at.
 """
@@ -20,9 +21,15 @@ from datetime import date
 
 import polars as pl
 
-from quant_assets.market_data.adjustment import session_factors, unapplied_actions
+from quant_assets.market_data.adjustment import (
+    Convention,
+    place_actions,
+    unapplied_actions,
+    with_factors,
+)
 from quant_assets.market_data.levels import OUTLIER_RETURN
 from quant_assets.market_data.listings import LISTING_GAP_SESSIONS, assign_listings
+from quant_assets.market_data.row_comparisons import with_previous
 from quant_assets.market_data.schemas import BARS, QUARANTINE
 from quant_assets.market_data.validation import HISTORY_SESSIONS, judge
 
@@ -48,30 +55,50 @@ def gate(
     actions: pl.LazyFrame,
     wanted: Sequence[date],
     sessions: Sequence[date],
+    *,
+    appearances: pl.LazyFrame | None = None,
+    releases: pl.DataFrame | None = None,
+    convention: Convention = "crsp",
 ) -> Gated:
     """Judge the deliveries of some sessions.
 
     Args:
-        deliveries: Raw bars (`schemas.RAW_BARS`) from the data root's first session to the last
-            wanted one. Of sessions more than `HISTORY_SESSIONS` before the first wanted one, only
-            symbol and session are read.
-        actions: Corporate actions (`schemas.CORPORATE_ACTIONS`) of the same span.
+        deliveries: Raw bars (`schemas.RAW_BARS`) of the wanted sessions and of at least
+            `HISTORY_SESSIONS` before them, or from the data root's first session on.
+        actions: Corporate actions (`schemas.CORPORATE_ACTIONS`) from the data root's first session on.
         wanted: The sessions to produce, ascending.
         sessions: The calendar, ascending, from the data root's first session to the last wanted one.
+        appearances: ``symbol`` and ``session`` of all raw bars from the data root's first session to
+            the last wanted one; None: the deliveries go back that far themselves.
+        releases: Rows that people have released (`schemas.RELEASES`); None: none.
+        convention: How the factors of bars count distributions. Which bars are valid does not depend
+            on it: a close is judged by the factor that the closes before it give.
 
     Returns:
         Valid bars and quarantined rows of the wanted sessions, sorted by session and symbol.
     """
     until = [session for session in sessions if session <= wanted[-1]]
     near = until[max(until.index(wanted[0]) - HISTORY_SESSIONS, 0) :]
-    known = deliveries.filter(pl.col("session") <= wanted[-1])
-    facts = actions.filter(pl.col("session") <= wanted[-1]).collect()
-    pairs = known.select("symbol", "session").collect()
+    until_wanted = pl.col("session") <= wanted[-1]
+    known = deliveries.filter(until_wanted)
+    pairs, rows, facts = pl.collect_all(
+        [
+            (known if appearances is None else appearances.filter(until_wanted)).select(
+                "symbol", "session"
+            ),
+            known.filter(pl.col("session") >= near[0]),
+            actions.filter(until_wanted),
+        ]
+    )
     listings = assign_listings(pairs, facts, until, since=near[0])
-    judged = judge(known.filter(pl.col("session") >= near[0]).collect(), listings, facts, near)
-    valid = judged.filter(pl.col("rule").is_null()).drop("rule", "detail", "remedy")
+    judged = judge(rows, listings, facts, near, releases)
     is_wanted = pl.col("session").is_in(list(wanted))
-    bars, unapplied = _with_factors(valid, facts, near)
+    # Further back lies nothing that a factor of a wanted bar could come from.
+    recent = near[max(near.index(wanted[0]) - LISTING_GAP_SESSIONS, 0) :]
+    valid = judged.filter(pl.col("session") >= recent[0], pl.col("rule").is_null())
+    bars, unapplied = _with_factors(
+        valid.drop("rule", "detail", "remedy"), facts, recent, convention
+    )
     return Gated(
         bars=_cleaned(bars.filter(is_wanted)).select(list(BARS.schema)).sort("session", "symbol"),
         quarantine=judged.filter(is_wanted, pl.col("rule").is_not_null())
@@ -82,16 +109,16 @@ def gate(
 
 
 def _with_factors(
-    valid: pl.DataFrame, facts: pl.DataFrame, sessions: Sequence[date]
+    valid: pl.DataFrame, facts: pl.DataFrame, sessions: Sequence[date], convention: Convention
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    given = session_factors(valid, facts, sessions, LISTING_GAP_SESSIONS)
-    previous = pl.col("close").shift(1).over("security_id", order_by="session")
+    """The bars with factors, and the actions that were not applied."""
+    placed = place_actions(valid, facts, sessions, LISTING_GAP_SESSIONS)
+    judged = with_previous(valid, placed, sessions)
     contradicted = (
-        ((pl.col("close") / previous - 1).abs() <= OUTLIER_RETURN)
-        & ((pl.col("close") / (previous * pl.col("price_factor")) - 1).abs() > OUTLIER_RETURN)
+        ((pl.col("close") / pl.col("previous_close") - 1).abs() <= OUTLIER_RETURN)
+        & ((pl.col("close") / pl.col("expected_close") - 1).abs() > OUTLIER_RETURN)
     ).fill_null(value=False)
-    marked = given.with_columns(contradicted=contradicted)
-    ignored = marked.filter("contradicted").select(
+    ignored = judged.filter(contradicted).select(
         "session",
         "symbol",
         "security_id",
@@ -102,12 +129,11 @@ def _with_factors(
             pl.col("price_factor").round(6),
         ),
     )
-    bars = marked.with_columns(
-        pl.when("contradicted").then(1.0).otherwise(factor).alias(factor)
-        for factor in ("price_factor", "volume_factor")
+    followed = placed.join(ignored, on=["security_id", "session"], how="anti")
+    return (
+        with_factors(valid, followed, convention),
+        pl.concat([unapplied_actions(placed), ignored]).sort("session", "symbol", "ex_date"),
     )
-    unapplied = unapplied_actions(valid, facts, sessions, LISTING_GAP_SESSIONS)
-    return bars, pl.concat([unapplied, ignored]).sort("session", "symbol", "ex_date")
 
 
 def _cleaned(bars: pl.DataFrame) -> pl.DataFrame:

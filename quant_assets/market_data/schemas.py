@@ -98,6 +98,29 @@ CORPORATE_ACTIONS = Table(
         Column("observed_at", UTC_TIME, "When the fact was received"),
     ),
     key=("session", "action_id"),
+    vintaged=True,
+)
+
+LISTED_ASSETS = Table(
+    stage=STAGE,
+    name="listed_assets",
+    grain="session",
+    description=(
+        "The broker's asset list as it was observed after the session: what could be traded, lent and "
+        "split. Empty for sessions that nobody observed, such as backfilled ones."
+    ),
+    columns=(
+        Column("session", pl.Date, "Newest closed session when the list was observed"),
+        Column("symbol", pl.String, "Ticker"),
+        Column("active", pl.Boolean, "Listed"),
+        Column("tradable", pl.Boolean, "Broker allows trading"),
+        Column("shortable", pl.Boolean, "Broker lends it"),
+        Column("fractionable", pl.Boolean, "Broker takes fractions of a share"),
+        Column("source", pl.String, "Broker that was asked"),
+        Column("observed_at", UTC_TIME, "When the list was received"),
+    ),
+    key=("session", "symbol"),
+    vintaged=True,
 )
 
 BARS = Table(
@@ -130,7 +153,7 @@ BARS = Table(
         Column(
             "price_factor",
             pl.Float64,
-            "Multiplies every earlier price of the listing (CRSP convention)",
+            "Multiplies every earlier price of the listing, in the data root's dividend convention",
             "fraction",
             minimum=1e-6,
             maximum=1e6,
@@ -206,4 +229,97 @@ UNIVERSE = Table(
     key=("session", "symbol"),
 )
 
-TABLES: tuple[Table, ...] = (RAW_BARS, CORPORATE_ACTIONS, BARS, QUARANTINE, UNIVERSE)
+COVERAGE = Table(
+    stage=STAGE,
+    name="coverage",
+    grain="session",
+    description=(
+        "What was expected of a session and what became of it: every symbol whose listing was alive, by "
+        "what was known at the session, as a bar, a quarantined row or a gap."
+    ),
+    columns=(
+        Column("session", pl.Date, "Session"),
+        Column("symbol", pl.String, "Ticker expected or delivered at the session"),
+        Column(
+            "state",
+            pl.String,
+            "What became of it",
+            allowed=("present", "quarantined", "missing"),
+        ),
+        Column(
+            "absent_sessions",
+            pl.Int32,
+            "Sessions in a row without a delivered row, this one included; 0 when one was delivered",
+            "sessions",
+            minimum=0,
+        ),
+    ),
+    key=("session", "symbol"),
+)
+
+SOURCE_DIFFERENCES = Table(
+    stage=STAGE,
+    name="source_differences",
+    grain="session",
+    description=(
+        "Where the second source disagrees with the first beyond the tolerance, by symbol, session and "
+        "field. Empty where they agree, and where no second source is configured."
+    ),
+    columns=(
+        Column("session", pl.Date, "Session"),
+        Column("symbol", pl.String, "Ticker; * in a row on the whole session"),
+        Column(
+            "field",
+            pl.String,
+            "What differs; presence: only one of the sources has the bar; answer: the second source "
+            "gave none for the session, of which nothing is confirmed",
+            allowed=("answer", "presence", "open", "high", "low", "close", "volume"),
+        ),
+        Column("value", pl.Float64, "Of the first source; presence: 1 or 0", nullable=True),
+        Column("other_value", pl.Float64, "Of the second source", nullable=True),
+        Column(
+            "relative_difference",
+            pl.Float64,
+            "Absolute difference over the first source's value",
+            "fraction",
+            nullable=True,
+            minimum=0.0,
+        ),
+        Column("tolerance", pl.Float64, "Largest relative difference allowed", "fraction"),
+        Column("source", pl.String, "First source"),
+        Column("other_source", pl.String, "Second source"),
+    ),
+    key=("session", "symbol", "field"),
+)
+
+RELEASES = Table(
+    stage=STAGE,
+    name="releases",
+    grain="none",
+    description=(
+        "Quarantined rows that a person has released, with who, when and why. A release holds for the "
+        "very values that were looked at: a restated row is judged anew. Rows are only ever added."
+    ),
+    columns=(
+        Column("symbol", pl.String, "Ticker as sent"),
+        Column("session", pl.Date, "Session under which the row was delivered"),
+        Column("rule", pl.String, "Rule that the row broke"),
+        Column("row_digest", pl.String, "Digest of the values that were released"),
+        Column("reason", pl.String, "Why the row is right"),
+        Column("released_by", pl.String, "Who released it"),
+        Column("released_at", UTC_TIME, "When it was released"),
+    ),
+    key=("symbol", "session", "rule", "row_digest"),
+)
+
+#: Tables that assets compute; `RELEASES` is written by people.
+TABLES: tuple[Table, ...] = (
+    RAW_BARS,
+    CORPORATE_ACTIONS,
+    LISTED_ASSETS,
+    BARS,
+    QUARANTINE,
+    COVERAGE,
+    SOURCE_DIFFERENCES,
+    UNIVERSE,
+)

@@ -1,7 +1,7 @@
 """The point-in-time trading universe: which securities could be traded at a session, by liquidity.
 
-What belongs here: the rule alone, over validated bars. What does not: prices beyond the session, index
-membership, or what a strategy makes of it.
+What belongs here: the rule alone, over validated bars. What does not: prices beyond the session, who was
+a member of an index (index_membership.py), or what a strategy makes of it.
 
 A security is in the universe of session T when
 
@@ -9,8 +9,12 @@ A security is in the universe of session T when
 2. its listing had begun 60 sessions ago and at least 54 of the trailing 60 sessions have a bar (a day in
    quarantine does not cost a security its history, a thin one does);
 3. its raw close at T is at least 2 USD;
-4. it ranks among the first N by the median of close times volume over its bars of the trailing 60
+4. where an index is given, it is a member at T;
+5. it ranks among the first N by the median of close times volume over its bars of the trailing 60
    sessions (raw, since splits cancel out), ties by symbol.
+
+What the broker allows is told beside it and decides nothing: of session T it is the newest list observed at
+T or up to five sessions before, and nothing where nobody observed one, as in a backfill.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ import polars as pl
 from quant_assets.market_data.schemas import UNIVERSE
 
 WINDOW_SESSIONS = 60
+#: How many sessions old the broker's list may be; nobody observes one while the platform stands still.
+PERMISSION_SESSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ def universe(
     wanted: Sequence[date],
     sessions: Sequence[date],
     rule: UniverseRule,
-    assets: pl.DataFrame | None = None,
+    *,
+    listed_assets: pl.LazyFrame | None = None,
+    members: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The universe of some sessions.
 
@@ -55,9 +63,10 @@ def universe(
         wanted: The sessions to produce, ascending.
         sessions: The calendar, ascending, from 59 sessions before the first wanted to the last.
         rule: Size and floors.
-        assets: The broker's list as observed now (``symbol``, ``tradable``, ``shortable``,
-            ``fractionable``); it says something about the last wanted session only. None where
-            the present says nothing about the sessions asked for.
+        listed_assets: The broker's lists (`schemas.LISTED_ASSETS`) as observed from
+            `PERMISSION_SESSIONS` before the first wanted session on; None: nothing is known.
+        members: ``session`` and ``symbol`` of the bars that belong to members of an index; None:
+            everything may be in the universe.
 
     Returns:
         Rows of `schemas.UNIVERSE`, sorted by session and rank; no rows for a session without 60
@@ -79,6 +88,8 @@ def universe(
             history_sessions=pl.len().cast(pl.Int32),
         )
     )
+    if members is not None:
+        trailing = trailing.join(members.lazy(), on=["session", "symbol"], how="semi")
     ranked = (
         trailing.filter(
             pl.col("session").is_in(list(wanted)),
@@ -90,14 +101,33 @@ def universe(
         .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("session"))
         .filter(pl.col("rank") <= rule.size)
     ).collect()
-    return _with_permissions(ranked, wanted[-1], assets).select(list(UNIVERSE.schema))
+    return _with_permissions(ranked, listed_assets, sessions).select(list(UNIVERSE.schema))
 
 
 def _with_permissions(
-    ranked: pl.DataFrame, observed_session: date, assets: pl.DataFrame | None
+    ranked: pl.DataFrame, listed_assets: pl.LazyFrame | None, sessions: Sequence[date]
 ) -> pl.DataFrame:
     names = ("tradable", "shortable", "fractionable")
-    if assets is None:
+    if listed_assets is None:
         return ranked.with_columns(pl.lit(None, pl.Boolean).alias(name) for name in names)
-    known = assets.select("symbol", *names).with_columns(session=pl.lit(observed_session, pl.Date))
-    return ranked.join(known, on=["session", "symbol"], how="left", maintain_order="left")
+    listed = listed_assets.select("session", "symbol", *names).collect()
+    calendar = pl.DataFrame(
+        {"session": list(sessions), "position": range(len(sessions))},
+        schema={"session": pl.Date, "position": pl.Int64},
+    )
+    observed = (
+        listed.select(pl.col("session").unique().sort())
+        .join(calendar, on="session", maintain_order="left")
+        .with_columns(observed_session="session")
+        .select("position", "observed_session")
+    )
+    newest = calendar.join_asof(
+        observed, on="position", strategy="backward", tolerance=PERMISSION_SESSIONS
+    ).select("session", "observed_session")
+    return ranked.join(newest, on="session", how="left", maintain_order="left").join(
+        listed,
+        left_on=["observed_session", "symbol"],
+        right_on=["session", "symbol"],
+        how="left",
+        maintain_order="left",
+    )

@@ -7,7 +7,13 @@ from datetime import date, datetime
 import dagster as dg
 import pytest
 
-from quant_assets.automation.schedules import STEPS, requested
+from quant_assets.automation.schedules import (
+    FRESHNESS_CRON,
+    STEPS,
+    freshness_request,
+    requested,
+)
+from quant_assets.market_data.freshness import due_at
 from quant_assets.market_span import MarketSpan
 from quant_assets.partitions import partitions_for
 from quant_resources.calendar import NEW_YORK
@@ -68,3 +74,18 @@ def test_outside_the_market_is_a_reason_not_a_run() -> None:
 def test_a_skip_says_why(step: object) -> None:
     answer = requested(step, datetime(2023, 11, 23, 9, tzinfo=NEW_YORK), PARTITIONS)  # pyright: ignore[reportArgumentType]
     assert answer == "2023-11-23 is no trading session."
+
+
+def test_freshness_is_judged_from_the_moment_data_are_due_until_the_open() -> None:
+    """Nothing on holidays; every tick is a run of its own, so that what came late turns it green."""
+    ticks = [datetime(2023, 11, 24, hour, 30, tzinfo=NEW_YORK) for hour in (7, 8, 9)]
+    answers = [freshness_request(tick) for tick in ticks]
+    assert FRESHNESS_CRON == "30 7-9 * * 1-5"
+    assert due_at(date(2023, 11, 22)) == ticks[0]
+    assert [
+        (answer.run_key, answer.partition_key)
+        for answer in answers
+        if isinstance(answer, dg.RunRequest)
+    ] == [(f"freshness-2023-11-24T0{hour}:30", None) for hour in (7, 8, 9)]
+    thanksgiving = datetime(2023, 11, 23, 7, 30, tzinfo=NEW_YORK)
+    assert freshness_request(thanksgiving) == "2023-11-23 is no trading session."

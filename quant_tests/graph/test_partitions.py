@@ -8,10 +8,18 @@ import dagster as dg
 import pytest
 
 from quant_assets import partitions
-from quant_assets.market_span import MarketSpan, remember_span, remembered_span
+from quant_assets.definitions import build_defs
+from quant_assets.market_span import (
+    MarketSpan,
+    default_span,
+    market_span,
+    remember_span,
+    remembered_span,
+)
 from quant_assets.partitions import partitions_for
 from quant_resources.calendar import XNYS
 from quant_resources.errors import ConfigurationError
+from quant_resources.settings import load_settings
 
 SPAN = MarketSpan(
     first_session=date(2022, 1, 3),
@@ -122,3 +130,23 @@ def test_the_data_root_remembers_its_span(tmp_path) -> None:
     (tmp_path / "market.json").write_text('{"first_session": "2023-07-04"}')
     with pytest.raises(ConfigurationError, match="damaged"):
         remembered_span(tmp_path)
+
+
+def test_a_data_root_keeps_its_dividend_convention(tmp_path) -> None:
+    """One history cannot mix two: WIKI's factors differ from CRSP's by up to 0.2 %."""
+    crsp, wiki = (
+        load_settings(data_root=tmp_path, dividend_convention=name) for name in ("crsp", "wiki")
+    )
+    assert market_span(wiki).dividend_convention == "wiki"
+    assert market_span(crsp) == default_span()
+    (tmp_path / "market.json").write_text(
+        '{"first_session": "2022-01-03", "last_session": null, "first_trading_session": "2023-11-01"}'
+    )
+    # Made before there was a choice.
+    assert market_span(crsp).dividend_convention == "crsp"
+    with pytest.raises(ConfigurationError, match="convention crsp, but QUANT_DIVIDEND_CONVENTION"):
+        market_span(wiki)
+    remember_span(tmp_path, SPAN.model_copy(update={"dividend_convention": "wiki"}))
+    assert market_span(wiki).first_session == SPAN.first_session
+    with pytest.raises(ConfigurationError, match="is crsp; unset it or"):
+        build_defs(crsp)

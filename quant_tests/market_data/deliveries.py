@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from quant_assets.market_data.adjustment import Convention
 from quant_assets.market_data.quality_gate import Gated, gate
 from quant_assets.market_data.schemas import CORPORATE_ACTIONS, RAW_BARS
 from quant_resources.calendar import XNYS, start_of_day
@@ -77,9 +78,10 @@ def gated(
     rows: Sequence[Mapping[str, Any]],
     actions: Sequence[Mapping[str, Any]] = (),
     wanted: Sequence[date] | None = None,
+    convention: Convention = "crsp",
 ) -> Gated:
     """Send rows through the gate; by default all sessions that have rows are wanted."""
     raw = raw_frame(rows)
     last = max(row["session"] for row in rows)
     asked = wanted or [session for session in SESSIONS if session <= last]
-    return gate(raw.lazy(), action_frame(actions).lazy(), asked, SESSIONS)
+    return gate(raw.lazy(), action_frame(actions).lazy(), asked, SESSIONS, convention=convention)

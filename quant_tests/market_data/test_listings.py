@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from quant_assets.market_data.listings import LISTING_GAP_SESSIONS, assign_listings
+from quant_assets.market_data.listings import (
+    LISTING_GAP_SESSIONS,
+    assign_listings,
+    with_listings,
+)
 from quant_tests.market_data.deliveries import SESSIONS, action, action_frame
 
 
@@ -90,3 +97,94 @@ def test_strange_rows_have_no_listing() -> None:
         schema={"symbol": pl.String, "session": pl.Date},
     )
     assert assign_listings(frame, action_frame(), SESSIONS).is_empty()
+
+
+SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
+PLACES = st.integers(0, 99)
+
+
+def listings_one_by_one(
+    pairs: set[tuple[str, int]], renames: list[tuple[int, str, str]]
+) -> dict[tuple[str, int], str]:
+    """The listing of every (symbol, place in `SESSIONS`), by walking along the calendar."""
+    starts: dict[str, list[int]] = {}
+    for symbol in SYMBOLS:
+        own = sorted(at for name, at in pairs if name == symbol)
+        after = {
+            min((at for at in own if at >= ex), default=-1)
+            for ex, old, _ in renames
+            if old == symbol
+        }
+        gaps = [at for last, at in pairwise(own) if at - last > LISTING_GAP_SESSIONS]
+        starts[symbol] = sorted({*own[:1], *gaps, *after} - {-1})
+
+    def listing(symbol: str, at: int) -> tuple[str, int]:
+        return symbol, max(start for start in starts[symbol] if start <= at)
+
+    oldest: dict[tuple[str, int], tuple[str, int]] = {}
+    handed_on = set()
+    for ex, old, new in sorted(set(renames)):
+        before = [at for name, at in pairs if name == old and at < ex]
+        begun = [at for at in starts[new] if at >= ex]
+        if not before or not begun or begun[0] - max(before) > LISTING_GAP_SESSIONS:
+            continue
+        owner = listing(old, max(before))
+        if owner not in handed_on:
+            handed_on.add(owner)
+            oldest[new, begun[0]] = oldest.get(owner, owner)
+    names = {}
+    for symbol, at in pairs:
+        own = listing(symbol, at)
+        name, start = oldest.get(own, own)
+        names[symbol, at] = f"{name}@{SESSIONS[start]}"
+    return names
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    holes=st.lists(st.tuples(st.sampled_from(SYMBOLS), PLACES, st.integers(1, 60)), max_size=8),
+    renames=st.lists(
+        st.tuples(PLACES, st.sampled_from(SYMBOLS), st.sampled_from(SYMBOLS)).filter(
+            lambda told: told[1] != told[2]
+        ),
+        max_size=6,
+    ),
+    since=PLACES,
+)
+def test_any_history_equals_walking_along_it(
+    holes: list[tuple[str, int, int]], renames: list[tuple[int, str, str]], since: int
+) -> None:
+    absent = {(name, at) for name, start, length in holes for at in range(start, start + length)}
+    pairs = {(name, at) for name in SYMBOLS for at in range(100)} - absent
+    frame = pl.DataFrame(
+        [(name, SESSIONS[at]) for name, at in sorted(pairs, key=lambda pair: pair[1])],
+        schema={"symbol": pl.String, "session": pl.Date},
+        orient="row",
+    )
+    facts = [action(old, SESSIONS[ex], "name_change", new_symbol=new) for ex, old, new in renames]
+    found = assign_listings(frame, action_frame(facts), SESSIONS[:100], SESSIONS[since])
+    names = listings_one_by_one(pairs, renames)
+    assert {
+        (symbol, session): identity
+        for symbol, session, identity in found.select("symbol", "session", "security_id").rows()
+    } == {(symbol, SESSIONS[at]): name for (symbol, at), name in names.items() if at >= since}
+    assert found["session"].to_list() == found.sort("symbol", "session")["session"].to_list()
+
+
+def test_rows_beside_their_listings_equal_a_left_join() -> None:
+    frame = pairs(AAA=[0, 1, 40], BBB=[0, 39, 40])
+    listings = assign_listings(frame, action_frame(), SESSIONS[:41], SESSIONS[1])
+    rows = pl.concat(
+        [
+            frame,
+            frame.head(2),  # repeated rows
+            pairs(CCC=[1], AAA=[5]),  # of no listing
+            pl.DataFrame({"symbol": [None], "session": [SESSIONS[40]]}, schema=frame.schema),
+        ]
+    )
+    joined = rows.join(listings, on=["symbol", "session"], how="left", maintain_order="left")
+    assert_frame_equal(with_listings(rows, listings), joined)
+    assert_frame_equal(
+        with_listings(rows, listings.clear()),
+        rows.join(listings.clear(), on=["symbol", "session"], how="left", maintain_order="left"),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -12,6 +13,8 @@ from polars.testing import assert_frame_equal
 
 from quant_assets.market_data.quality_gate import Gated, gate
 from quant_assets.market_data.schemas import BARS, QUARANTINE
+from quant_assets.market_data.validation import HISTORY_SESSIONS
+from quant_resources.calendar import XNYS
 from quant_tests.market_data.deliveries import (
     SESSIONS,
     action,
@@ -21,17 +24,24 @@ from quant_tests.market_data.deliveries import (
     steady,
 )
 
-LAST = 230
-SPAN = SESSIONS[: LAST + 1]
+SPAN = SESSIONS[:231]
+#: Longer than a verdict can look back.
+LAST = HISTORY_SESSIONS + 100
+LONG_SPAN = XNYS.sessions(date(2023, 1, 3), date(2024, 12, 31))[: LAST + 1]
 
 
-def run(raw: pl.DataFrame, facts: pl.DataFrame, wanted: list[Any]) -> Gated:
-    return gate(raw.lazy(), facts.lazy(), wanted, SPAN)
+def run(
+    raw: pl.DataFrame,
+    facts: pl.DataFrame,
+    wanted: list[date],
+    calendar: list[date] = SPAN,
+) -> Gated:
+    return gate(raw.lazy(), facts.lazy(), wanted, calendar)
 
 
 @st.composite
 def markets(draw: st.DrawFn) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Four symbols over 231 sessions with jumps, holes, broken rows, duplicates and actions."""
+    """Four symbols over 420 sessions with jumps, holes, broken rows, duplicates and actions."""
     rows: list[dict[str, Any]] = []
     facts: list[dict[str, Any]] = []
     place = st.integers(0, LAST)
@@ -43,6 +53,12 @@ def markets(draw: st.DrawFn) -> tuple[pl.DataFrame, pl.DataFrame]:
         heavy = draw(st.sets(place, max_size=4)) | set(
             draw(st.sets(st.sampled_from(sorted(jumps) or [0])))
         )
+        quiet = [
+            range(start, start + length)
+            for start, length in draw(
+                st.lists(st.tuples(place, st.sampled_from([10, 60, 150])), max_size=3)
+            )
+        ]
         holes = [
             range(start, start + length)
             for start, length in draw(
@@ -54,11 +70,12 @@ def markets(draw: st.DrawFn) -> tuple[pl.DataFrame, pl.DataFrame]:
                 place, st.sampled_from(["volume", "high", "twice", "other"]), max_size=5
             )
         )
-        for at, session in enumerate(SPAN):
+        for at, session in enumerate(LONG_SPAN):
             price *= jumps.get(at, 1.0 + 0.01 * ((at * 7) % 5 - 2))
             if any(at in hole for hole in holes):
                 continue
-            row = bar(symbol, session, price, volume=5e6 if at in heavy else 1e6)
+            traded = 2e4 if any(at in span for span in quiet) else 1e6
+            row = bar(symbol, session, price, volume=5e6 if at in heavy else traded)
             match broken.get(at):
                 case "volume":
                     row["volume"] = -1.0
@@ -75,10 +92,10 @@ def markets(draw: st.DrawFn) -> tuple[pl.DataFrame, pl.DataFrame]:
             )
         ).items():
             terms = {"ratio": 2.0} if kind == "forward_split" else {"cash": 0.5}
-            facts.append(action(symbol, SPAN[at], kind, **terms))
+            facts.append(action(symbol, LONG_SPAN[at], kind, **terms))
     if draw(st.booleans()):
         at = draw(place)
-        facts.append(action("AAA", SPAN[at], "name_change", new_symbol="BBB"))
+        facts.append(action("AAA", LONG_SPAN[at], "name_change", new_symbol="BBB"))
     return raw_frame(rows), action_frame(facts)
 
 
@@ -88,12 +105,13 @@ def test_a_session_alone_equals_the_session_in_bulk_and_knows_no_future(
     market: tuple[pl.DataFrame, pl.DataFrame], at: int
 ) -> None:
     raw, facts = market
-    session = SPAN[at]
-    bulk = run(raw, facts, SPAN)
+    session = LONG_SPAN[at]
+    bulk = run(raw, facts, LONG_SPAN, LONG_SPAN)
     alone = run(
         raw.filter(pl.col("session") <= session),
         facts.filter(pl.col("session") <= session),
         [session],
+        LONG_SPAN,
     )
     for name in ("bars", "quarantine", "unapplied"):
         whole, part = getattr(bulk, name), getattr(alone, name)
@@ -126,3 +144,15 @@ def test_factors_reach_over_a_rename() -> None:
     result = run(raw_frame(rows), action_frame(facts), SPAN[:4])
     assert result.bars["security_id"].unique().to_list() == [f"OLD@{SPAN[0]}"]
     assert result.bars["price_factor"].to_list() == pytest.approx([1.0, 1.0, 1.0, 0.5])
+
+
+def test_deliveries_in_pieces_of_which_the_first_is_too_old_to_matter() -> None:
+    """Polars panicked when it formatted text beside numbered rows whose first chunk was empty."""
+    symbols = [f"S{number:02d}" for number in range(50)]
+    pieces = [
+        raw_frame([bar(symbol, LONG_SPAN[at], close) for symbol in symbols])
+        for at, close in ((0, 10.0), (-4, 10.0), (-3, 10.0), (-2, 10.0), (-1, -1.0))
+    ]
+    deliveries = pl.concat(pieces, rechunk=False)
+    result = run(deliveries, action_frame(), LONG_SPAN[-1:], LONG_SPAN)
+    assert result.quarantine["rule"].to_list() == ["non_positive_price"] * 50

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, date, datetime
-from pathlib import Path
+from dataclasses import replace
+from datetime import date
 
 import polars as pl
 import pytest
 
-from quant_assets.market_data.adjustment import adjust
-from quant_assets.market_data.quality_gate import Gated, gate
-from quant_assets.market_data.schemas import BARS, CORPORATE_ACTIONS, QUARANTINE, RAW_BARS
-from quant_resources.calendar import XNYS, start_of_day
-
-FOLDER = Path(os.environ.get("QUANT_TEST_DATA", "nowhere"))
-BAR_FILE = FOLDER / "sp500_pit_raw_2015_2017.parquet"
-ACTION_FILE = FOLDER / "sp500_pit_corporate_actions_2015_2017.parquet"
+from quant_assets.market_data.adjusted_prices import dividend_slope, splits_followed
+from quant_assets.market_data.quality_gate import Gated
+from quant_assets.market_data.schemas import BARS, QUARANTINE
+from quant_resources.calendar import XNYS
+from quant_tests.market_data.real_history import BAR_FILE, RealHistory
 
 pytestmark = pytest.mark.skipif(
     not BAR_FILE.exists(), reason="set QUANT_TEST_DATA to the folder of the real bars"
@@ -24,95 +20,123 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def raw() -> pl.DataFrame:
-    stamps = pl.read_parquet(BAR_FILE).rename({"date": "session"})
-    days = stamps["session"].unique().to_list()
-    times = pl.DataFrame(
-        {"session": days, "bar_time": [start_of_day(day) for day in days]},
-        schema={"session": pl.Date, "bar_time": pl.Datetime("us", "UTC")},
-    )
-    return (
-        stamps.join(times, on="session")
-        .with_columns(
-            pl.col("volume").cast(pl.Float64),
-            vwap=pl.lit(None, pl.Float64),
-            trade_count=pl.lit(None, pl.Int64),
-            source=pl.lit("file"),
-            asof=pl.lit(None, pl.Date),
-            observed_at=pl.lit(datetime(2024, 1, 1, tzinfo=UTC)).dt.cast_time_unit("us"),
-        )
-        .select(list(RAW_BARS.schema))
-    )
+def history() -> RealHistory:
+    return RealHistory.read()
 
 
 @pytest.fixture(scope="module")
-def actions() -> pl.DataFrame:
-    dividend = pl.col("kind") == "dividend"
-    return (
-        pl.read_parquet(ACTION_FILE)
-        .with_columns(
-            session=pl.col("ex_date"),
-            action_type=pl.when(dividend)
-            .then(pl.lit("cash_dividend"))
-            .when(pl.col("adj_factor") < 1)
-            .then(pl.lit("forward_split"))
-            .otherwise(pl.lit("reverse_split")),
-            ratio=pl.when(~dividend).then(1 / pl.col("adj_factor")),
-            cash=pl.when(dividend).then("implied_cash"),
-            new_symbol=pl.lit(None, pl.String),
-            action_id=pl.format("{}-{}", "symbol", "ex_date"),
-            source=pl.lit("file"),
-            observed_at=pl.lit(datetime(2024, 1, 1, tzinfo=UTC)).dt.cast_time_unit("us"),
-        )
-        .select(list(CORPORATE_ACTIONS.schema))
-    )
+def gated(history: RealHistory) -> Gated:
+    return history.gated
 
 
-@pytest.fixture(scope="module")
-def gated(raw: pl.DataFrame, actions: pl.DataFrame) -> Gated:
-    days = raw["session"]
-    sessions = XNYS.sessions(days.sort()[0], days.sort()[-1])
-    return gate(raw.lazy(), actions.lazy(), sessions, sessions)
-
-
-def test_nothing_is_lost_and_little_is_rejected(raw: pl.DataFrame, gated: Gated) -> None:
+def test_nothing_is_lost_and_little_is_rejected(history: RealHistory, gated: Gated) -> None:
     BARS.conform(gated.bars)
     QUARANTINE.conform(gated.quarantine)
-    assert gated.bars.height + gated.quarantine.height == raw.height
-    assert gated.quarantine.height / raw.height < 0.001
+    assert gated.bars.height + gated.quarantine.height == history.raw.height
+    assert gated.quarantine.height / history.raw.height < 0.001
 
 
 @pytest.mark.parametrize(
     ("symbol", "day"),
     [
         ("NEE", date(2016, 6, 9)),  # another instrument for months
+        ("NEE", date(2016, 11, 21)),
+        ("NEE", date(2016, 11, 29)),  # and, after four right days, again
+        ("NEE", date(2017, 1, 30)),
         ("MS", date(2017, 2, 14)),  # another instrument for three days
         ("MS", date(2017, 2, 16)),
         ("VNO", date(2015, 6, 30)),  # another instrument for a day
         ("CF", date(2015, 6, 18)),  # 5:1 split that the table lacks
         ("UA", date(2016, 4, 8)),  # 2:1 split that the table lacks
+        ("EVHC", date(2016, 12, 2)),  # exchange of shares that the table lacks
         ("WIN", date(2015, 4, 27)),  # factor that the price did not follow
+        ("CB", date(2016, 1, 15)),  # no trade; the ticker goes over to another company
     ],
 )
 def test_known_defects_are_found(gated: Gated, symbol: str, day: date) -> None:
     assert gated.quarantine.filter(symbol=symbol, session=day).height == 1
 
 
+def test_every_cluster_has_a_cause_outside_of_the_gate(history: RealHistory) -> None:
+    """No real move is rejected: where the price went, and what was traded, names another cause."""
+    causes = history.clusters().group_by("cause").agg(pl.col("rows").sum())
+    assert dict(causes.rows()) == {
+        "rows of another instrument": 160,
+        "action missing from the table": 60,
+        "factor in the table that the price did not follow": 20,
+        "no trade; the ticker goes over to another company": 1,
+    }
+
+
+def test_no_row_is_let_through_that_both_neighbours_contradict(history: RealHistory) -> None:
+    assert history.lonely_rows().is_empty()
+
+
+def test_wrong_instrument_costs_no_right_row(gated: Gated) -> None:
+    right = [XNYS.offset(date(2016, 11, 22), step) for step in range(4)] + [date(2017, 1, 31)]
+    rows = gated.bars.filter(pl.col("symbol") == "NEE", pl.col("session").is_in(right))
+    assert rows["session"].to_list() == right
+    assert (rows["close"] > 113).all()
+
+
 @pytest.mark.parametrize(
     ("symbol", "day"),
-    [("FOSL", date(2015, 11, 13)), ("GMCR", date(2015, 12, 7)), ("KRFT", date(2015, 3, 25))],
+    [
+        ("FOSL", date(2015, 11, 13)),
+        ("GMCR", date(2015, 12, 7)),
+        ("KRFT", date(2015, 3, 25)),
+        ("CHK", date(2016, 2, 8)),
+        ("ENDP", date(2016, 5, 6)),
+        ("AMD", date(2016, 4, 22)),
+    ],
 )
-def test_real_news_costs_one_session(gated: Gated, symbol: str, day: date) -> None:
-    assert gated.quarantine.filter(symbol=symbol, session=day).height == 1
-    after = gated.bars.filter(symbol=symbol, session=XNYS.next(day))
-    assert after.height == 1
+def test_real_news_is_kept_from_its_first_session(gated: Gated, symbol: str, day: date) -> None:
+    assert gated.bars.filter(symbol=symbol, session=day).height == 1
 
 
-def test_adjusted_returns_follow_the_action_table(gated: Gated) -> None:
-    adjusted = adjust(gated.bars).sort("security_id", "session")
-    moves = adjusted.with_columns(move=pl.col("close").pct_change().over("security_id")).join(
-        gated.bars.filter(pl.col("price_factor") < 0.8).select("security_id", "session"),
-        on=["security_id", "session"],
+def test_moves_beyond_the_bound_are_news_or_the_end_of_a_doubted_level(
+    history: RealHistory,
+) -> None:
+    moves = history.kept_moves()
+    accepted_in_the_end = moves.filter(pl.col("symbol").is_in(["CF", "UA"]))
+    assert accepted_in_the_end.height == 2
+    assert moves.height == 19
+    news = moves.filter(~pl.col("symbol").is_in(["CF", "UA"]), pl.col("adjusted") < 1.0)
+    assert news.height == 16
+    assert (news["times_usual"] > 2).all()
+
+
+def test_adjusted_returns_follow_the_action_table(history: RealHistory) -> None:
+    across = history.actions_against_returns()
+    dividends = across.filter(pl.col("kind") == "dividend")
+    assert dividends.height > 3200
+    # CRSP's definition on every ex-date; the holding return differs by dividend times move.
+    assert ((dividends["adjusted"] - dividends["crsp"]).abs() < 1e-12).all()
+    assert ((dividends["adjusted"] - dividends["holding"]).abs() < 0.004).all()
+    assert (dividends["adjusted"].abs() > 0.10).sum() <= 8
+    split = across.filter((pl.col("kind") != "dividend") & pl.col("price_consistent"))
+    assert split.height == 25
+    assert (split["adjusted"].abs() < 0.15).all()
+    assert split["adjusted"].is_between(-0.01, 0.01).sum() > 10
+
+
+def test_returns_across_dividends_are_holding_returns_in_wikis_convention(
+    history: RealHistory,
+) -> None:
+    across = replace(history, convention="wiki").actions_against_returns()
+    dividends = across.filter(pl.col("kind") == "dividend")
+    assert dividends.height > 3200
+    assert ((dividends["adjusted"] - dividends["holding"]).abs() < 1e-12).all()
+
+
+def test_real_prices_are_raw_by_their_splits_and_dividends(history: RealHistory) -> None:
+    closes = history.raw.with_columns(
+        previous_close=pl.col("close").shift(1).over("symbol", order_by="session")
     )
-    assert moves.height >= 20
-    assert (moves["move"].abs() < 0.2).all()
+    splits = splits_followed(closes, history.actions)
+    assert splits.filter(~pl.col("followed"))["symbol"].to_list() == ["WIN"]
+    assert splits.height == 23
+    slope = dividend_slope(closes, history.actions)
+    assert slope is not None
+    assert slope.slope == pytest.approx(0.88, abs=0.01)
+    assert slope.error < 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from quant_assets.market_data.listed_assets import observed_list
 from quant_assets.market_data.schemas import BARS, UNIVERSE
 from quant_assets.market_data.universe import WINDOW_SESSIONS, UniverseRule, universe
+from quant_resources.broker import Asset
 from quant_tests.market_data.deliveries import SESSIONS
 
 SPAN = SESSIONS[:80]
@@ -93,18 +96,51 @@ def test_new_listing_waits_sixty_sessions() -> None:
     assert found["session"].min() == SPAN[10 + WINDOW_SESSIONS - 1]
 
 
-def test_permissions_belong_to_the_observed_session_only() -> None:
-    assets = pl.DataFrame(
-        {"symbol": ["A"], "tradable": [True], "shortable": [False], "fractionable": [True]}
-    )
-    bars = pl.concat([bars_of("A", flat(10.0)), bars_of("B", flat(5.0))])
-    found = universe(bars.lazy(), SPAN, SPAN, UniverseRule(), assets)
-    last = found.filter(session=SPAN[-1]).sort("rank")
-    assert last.select("symbol", "tradable", "shortable", "fractionable").rows() == [
-        ("A", True, False, True),
-        ("B", None, None, None),
+def list_of(at: int, *symbols: str, shortable: bool = False) -> pl.DataFrame:
+    assets = [
+        Asset(name, tradable=True, shortable=shortable, fractionable=True) for name in symbols
     ]
-    assert found.filter(pl.col("session") < SPAN[-1])["tradable"].null_count() == found.height - 2
+    return observed_list(assets, SPAN[at], "test", datetime(2024, 6, 1, tzinfo=UTC))
+
+
+def test_permissions_are_those_of_the_newest_list_and_none_before_anybody_looked() -> None:
+    lists = pl.concat([list_of(70, "A"), list_of(72, "A", shortable=True)])
+    bars = pl.concat([bars_of("A", flat(10.0)), bars_of("B", flat(5.0))])
+    found = universe(bars.lazy(), SPAN, SPAN, UniverseRule(), listed_assets=lists.lazy())
+    known = found.filter(symbol="A").sort("session").select("session", "shortable")
+    assert dict(known.rows()) == {
+        session: False if at in (70, 71) else True if 72 <= at <= 77 else None
+        for at, session in enumerate(SPAN)
+        if at >= WINDOW_SESSIONS - 1
+    }
+    # What the list does not name is not known; it is not forbidden either.
+    assert found.filter(symbol="B")["tradable"].null_count() == found.height // 2
+
+
+def test_a_later_list_changes_no_earlier_session() -> None:
+    bars = bars_of("A", flat(10.0)).lazy()
+    first = list_of(70, "A")
+    late = pl.concat([first, list_of(75, "A", shortable=True)])
+    until = [
+        universe(bars, SPAN, SPAN, UniverseRule(), listed_assets=lists.lazy()).filter(
+            pl.col("session") < SPAN[75]
+        )
+        for lists in (first, late)
+    ]
+    assert_frame_equal(*until)
+
+
+def test_an_index_leaves_its_members_and_ranks_them_alone() -> None:
+    bars = pl.concat([bars_of("A", flat(10.0)), bars_of("B", flat(5.0)), bars_of("C", flat(2.5))])
+    members = pl.DataFrame(
+        {"session": [SPAN[70], SPAN[70], SPAN[71]], "symbol": ["B", "C", "C"]},
+    )
+    found = universe(bars.lazy(), SPAN, SPAN, UniverseRule(size=2), members=members)
+    assert found.select("session", "symbol", "rank").rows() == [
+        (SPAN[70], "B", 1),
+        (SPAN[70], "C", 2),
+        (SPAN[71], "C", 1),
+    ]
 
 
 @settings(max_examples=20, deadline=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -43,6 +43,12 @@ def judged(**sent: Any) -> list[str]:
         ({"volume": -1.0}, "bad_volume"),
         ({"volume": math.nan}, "bad_volume"),
         ({"volume": 0.0, "close": 101.0}, "zero_volume"),
+        ({"high": 1000.0}, "misplaced_decimal"),
+        ({"low": 1.0}, "misplaced_decimal"),
+        ({"volume": math.inf}, "bad_volume"),
+        ({"open": -math.inf}, "missing_price"),
+        ({"bar_time": datetime(1970, 1, 1, tzinfo=UTC)}, "not_a_session"),
+        ({"bar_time": datetime(9999, 12, 31, tzinfo=UTC)}, "not_a_session"),
         ({"bar_time": bar("AAA", SESSIONS[4], 1.0)["bar_time"]}, "not_a_session"),
     ],
 )
@@ -59,6 +65,7 @@ def test_broken_row_goes_to_quarantine(sent: dict[str, Any], rule: str) -> None:
         {"vwap": math.nan},
         {"bar_time": None},
         {"volume": 0.0, "open": 100.1, "high": 100.1, "low": 100.1, "close": 100.1},
+        {"low": 15.0},  # 2015-08-24 had real lows at a sixth of the open
         {"close": 129.0, "high": 130.0},
         {"close": 71.0, "low": 70.0},
     ],
@@ -78,7 +85,9 @@ def test_quarantine_explains_itself() -> None:
     assert row["high"] == 99.0
 
 
-@pytest.mark.parametrize("symbol", ["../etc", "BTC/USD", "a b", "", None, "aaa", "A" * 20])
+@pytest.mark.parametrize(
+    "symbol", ["../etc", "../../A", "BTC/USD", "A\\B", "a b", "A\n", "", None, "aaa", "A" * 20, "Ä"]
+)
 def test_malformed_symbol(symbol: str | None) -> None:
     assert verdicts([bar("AAA", T, 10.0), bar(symbol, T, 10.0)]) == ["malformed_symbol"]
 
@@ -105,7 +114,7 @@ def test_row_of_a_weekend_is_rejected_under_the_next_session() -> None:
     assert monday - friday == timedelta(days=3)
     weekend = bar("AAA", monday, 100.0)
     weekend["bar_time"] -= timedelta(days=1)
-    rows = [bar("AAA", friday, 100.0), bar("AAA", monday, 100.0), weekend]
+    rows = [bar("AAA", friday, 100.0), bar("AAA", monday, 100.5), weekend]
     assert verdicts(rows) == ["not_a_session"]
 
 
@@ -118,16 +127,23 @@ def test_prices_without_positive_average_have_none() -> None:
 LEVEL = [100.0 + (n % 3) * 0.5 for n in range(25)]
 
 
+def around(close: float, sessions: int) -> list[float]:
+    """A level that moves by half a percent, since no market repeats a day."""
+    return [close * (1 + 0.005 * (n % 3)) for n in range(sessions)]
+
+
 def level_rules(
     after: list[float | None],
     volumes: list[float] | None = None,
     actions: list[dict[str, Any]] | None = None,
+    **first: float,
 ) -> dict[int, str]:
-    """Rule by place in `after` (0 is the first row after 25 calm sessions)."""
+    """Rule by place in `after` (0 is the first row after 25 calm sessions; `first` replaces its values)."""
     calm = steady("AAA", LEVEL)
     rows = steady("AAA", after, start=25)
     given = volumes or [1_000_000.0] * len(rows)
     rows = [row | {"volume": volume} for row, volume in zip(rows, given, strict=True)]
+    rows[0] |= first
     result = gated([*calm, *rows], actions or [])
     assert result.bars.height + result.quarantine.height == len(calm) + len(rows)
     return {
@@ -136,9 +152,28 @@ def level_rules(
     }
 
 
-def test_crash_with_volume_costs_its_first_session() -> None:
-    news = [6e6, 3e6, 2e6]
-    assert level_rules([62.0, 61.0, 63.0], news) == {0: "return_outlier"}
+@pytest.mark.parametrize("close", [62.0, 45.0, 155.0])
+def test_jump_with_the_volume_of_news_is_kept(close: float) -> None:
+    assert level_rules([close, close * 1.01, close * 0.99], [6e6, 3e6, 2e6]) == {}
+
+
+def test_crash_that_began_near_the_old_level_needs_less_volume() -> None:
+    crash = [62.0, 61.0, 63.0]
+    assert level_rules(list(crash), [2.1e6, 2e6, 1e6], open=95.0, high=96.0) == {}
+    assert sorted(level_rules(list(crash), [1.5e6, 2e6, 1e6], open=95.0, high=96.0)) == [0, 1, 2]
+
+
+def test_jump_with_one_sign_of_news_waits_for_days() -> None:
+    gap = level_rules(list(around(62.0, 8)), [2.5e6] * 8)
+    assert gap == dict.fromkeys(range(5), "return_outlier")
+
+
+def test_crash_to_half_with_ordinary_trading_looks_like_a_split() -> None:
+    assert set(level_rules(list(around(50.0, 5)), [6e6] * 5).values()) == {"suspected_missed_split"}
+    # Net of a split there would still be five times the usual trading.
+    assert level_rules(list(around(50.0, 5)), [12e6] * 5) == {}
+    # A split shows from the open on.
+    assert level_rules(list(around(50.0, 5)), [3e6] * 5, open=92.0, high=93.0) == {}
 
 
 def test_wrong_instrument_is_rejected_until_the_level_comes_back() -> None:
@@ -151,21 +186,53 @@ def test_wrong_row_of_one_session_does_not_reject_the_right_one_after_it() -> No
     assert list(level_rules([24.0, 100.2], [1e4, 1e6])) == [0]
 
 
+def test_old_level_comes_back_after_a_wrong_one_that_looked_like_news() -> None:
+    """Another instrument with heavy volume is taken for news, but must not keep the right rows out."""
+    found = level_rules([43.0, 43.2, 42.9, 100.3, 100.1, 99.9], [9e6] * 3 + [1e6] * 3)
+    assert found == {}
+
+
+def test_dividend_after_a_wrong_row_does_not_keep_the_old_level_out() -> None:
+    """The dividend's factor is measured on the wrong close, and is nonsense."""
+    paid = action("AAA", SESSIONS[26], "cash_dividend", cash=0.5)
+    assert level_rules([1.0, 100.2, 100.4], actions=[paid]) == {0: "misplaced_decimal"}
+
+
 @pytest.mark.parametrize("ratio", [2.0, 3.0, 5.0, 20.0])
 def test_missed_split_is_named_and_held_back_in_spite_of_its_volume(ratio: float) -> None:
-    after = [100.4 / ratio] * 5
-    found = level_rules(list(after), [3e6 * ratio] * 5)
-    assert found == dict.fromkeys(range(5), "suspected_missed_split")
+    found = level_rules(list(around(100.4 / ratio, 22)), [3e6 * ratio] * 22)
+    assert found == dict.fromkeys(range(20), "suspected_missed_split")
 
 
-def test_missed_reverse_split_is_named() -> None:
-    found = level_rules([1000.0, 1001.0], [1e5, 1e5])
+@pytest.mark.parametrize("ratio", [2.0, 10.0])
+def test_missed_reverse_split_is_named(ratio: float) -> None:
+    found = level_rules([100.4 * ratio, 100.9 * ratio], [1e6 / ratio] * 2)
     assert found == dict.fromkeys(range(2), "suspected_missed_split")
 
 
+@pytest.mark.parametrize("shift", [100.0, 1000.0, 0.01, 0.001])
+def test_misplaced_decimal_point_is_named_however_much_was_traded(shift: float) -> None:
+    found = level_rules([100.4 * shift, 100.2 * shift, 100.3], [9e6, 1e6, 1e6])
+    assert found == dict.fromkeys(range(2), "misplaced_decimal")
+
+
 def test_level_without_explanation_is_accepted_after_twenty_sessions() -> None:
-    found = level_rules([44.0] * 30, [1e5] * 30)
+    found = level_rules(list(around(44.0, 30)))
     assert sorted(found) == list(range(20))
+
+
+def test_level_that_hardly_trades_is_held_back_for_half_a_year() -> None:
+    """Another instrument for months: five months of a preferred share under a company's ticker."""
+    found = level_rules(list(around(25.5, 125)), [5e4] * 125)
+    assert sorted(found) == list(range(120))
+
+
+def test_thin_level_that_comes_again_is_still_thin() -> None:
+    """The vendor's mapping flips back for a few days; the second spell follows mostly wrong rows."""
+    after = [*around(24.0, 40), *around(100.0, 4), *around(24.0, 30), *around(101.0, 4)]
+    volumes = [*[5e4] * 40, *[1e6] * 4, *[5e4] * 30, *[1e6] * 4]
+    found = level_rules(list(after), volumes)
+    assert sorted(found) == [*range(40), *range(44, 74)]
 
 
 def test_recorded_split_is_no_outlier() -> None:
