@@ -24,10 +24,14 @@ def backfill(
     from quant_assets.cli.broker_time import newest_closed_session
     from quant_assets.cli.platform import only_one, running_platform
     from quant_assets.cli.progress import shown_progress
+    from quant_assets.market_span import remember_span, remembered_span
     from quant_assets.partitions import snapped
 
     settings, console = load_settings(), Console()
     with only_one(settings.data_root, "backfill"), running_platform(settings) as platform:
+        if remembered_span(settings.data_root) is None:
+            # From now on there are bars, adjusted in one convention, that later commands must fit.
+            remember_span(settings.data_root, platform.span)
         newest = newest_closed_session(platform)
         start = day_of(first) or platform.span.first_session
         keys = snapped(start, min(day_of(last) or newest, newest), platform.span)

@@ -37,10 +37,9 @@ from quant_assets.market_span import (
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.errors import ConfigurationError
 from quant_resources.exchange.control import ExchangeControl
-from quant_resources.exchange.process import stop_exchange
+from quant_resources.exchange.process import EXCHANGE_FOLDER, stop_exchange
 from quant_resources.exchange.spec import MarketSpec
 from quant_resources.postgres import stop_postgres
-from quant_resources.resources import EXCHANGE_FOLDER
 from quant_resources.settings import Settings
 
 _MORNING, _BEFORE_OPEN, _EVENING = time(7), time(9), time(18)
@@ -142,6 +141,8 @@ def _span(platform: Platform, market: MarketSpec) -> MarketSpan:
                 f"{_SESSIONS_AT_LEAST} to train a model and trade."
             )
         span = MarketSpan.counted(sessions[0], len(sessions), DEFAULT_TRADING_SESSIONS)
+    convention = platform.settings.dividend_convention
+    span = span.model_copy(update={"dividend_convention": convention})
     remember_span(root, span)
     return span
 

@@ -96,9 +96,8 @@ def _start_exchange(settings: Settings, stack: ExitStack) -> Path | None:
     """Start the local exchange when it is the broker; return its state folder."""
     if settings.source != "exchange" or (settings.data_url and settings.trading_url):
         return None
-    from quant_resources.exchange.process import ensure_exchange, stop_exchange
+    from quant_resources.exchange.process import EXCHANGE_FOLDER, ensure_exchange, stop_exchange
     from quant_resources.exchange.state import State
-    from quant_resources.resources import EXCHANGE_FOLDER
 
     state = settings.data_root / EXCHANGE_FOLDER
     market = None

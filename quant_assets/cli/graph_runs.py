@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from time import perf_counter
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from quant_assets.partitions import range_tags, years
+from quant_assets.partitions import range_tags, stretches, years
 from quant_assets.table_checks import FIRST_PARTITION, LAST_PARTITION
 from quant_resources.errors import QuantError
 
 #: Evaluations of a check that are looked through for what it last said of a partition.
 _HISTORY = 1000
+#: A run of more tables than this is named after its job alone.
+_TABLES_NAMED = 3
 #: Called with what is being done and how much of it is done, 0 to 1.
 Progress = Callable[[str, float], None]
 
@@ -149,13 +150,12 @@ class GraphRunner:
             RunFailedError: See `ensure`.
         """
         started = perf_counter()
-        label = f"{job} {_span(keys)}".strip()
+        label = f"{self._named(job, selected)} {_span(keys)}".strip()
         self._progress(label, 0.0)
         tags = dict(range_tags(list(keys))) if len(keys) > 1 else {}
-        result = self.definitions.resolve_job_def(job).execute_in_process(
+        result = self._job(job, selected).execute_in_process(
             instance=self.instance,
             partition_key=keys[0] if len(keys) == 1 else None,
-            asset_selection=selected,
             tags=tags,
             # The command shows its own progress; the event log in PostgreSQL keeps everything.
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
@@ -224,6 +224,25 @@ class GraphRunner:
         if not result.success and not failures and not self.tally.checks_failed:
             raise RunFailedError(f"{label}: the run failed; look at it in `quant dev`.")
 
+    def _job(self, job: str, selected: Sequence[dg.AssetKey] | None) -> dg.JobDefinition:
+        whole = self.definitions.resolve_job_def(job)
+        if selected is None:
+            return whole
+        # Named, since Dagster would take every check of the assets, those that the job leaves out too.
+        checks = whole.asset_layer.asset_graph.asset_check_keys
+        return whole.get_subset(
+            asset_selection=set(selected),
+            asset_check_selection={key for key in checks if key.asset_key in selected},
+        )
+
+    def _named(self, job: str, selected: Sequence[dg.AssetKey] | None) -> str:
+        """The job, or the few of its tables that are made."""
+        if selected is None or len(selected) > _TABLES_NAMED:
+            return job
+        if set(selected) == set(self._assets(job)):
+            return job
+        return f"{job} ({', '.join(key.path[-1] for key in selected)})"
+
     def _assets(self, job: str) -> list[dg.AssetKey]:
         layer = self.definitions.resolve_job_def(job).asset_layer
         return sorted(layer.executable_asset_keys)
@@ -254,12 +273,6 @@ def _reason(event: dg.DagsterEvent) -> str:
     text = error.message.strip()
     head, _, tail = text.partition(": ")
     return tail if tail and " " not in head else text
-
-
-def stretches(keys: Sequence[str], wanted: set[str]) -> list[list[str]]:
-    """The wanted keys, those together that are neighbours in `keys`."""
-    grouped = groupby(keys, key=lambda key: key in wanted)
-    return [list(neighbours) for is_wanted, neighbours in grouped if is_wanted]
 
 
 def _span(keys: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from quant_assets.cli import (
     backfill,
+    data,
     db,
     demo_command,
     dev,
@@ -50,6 +51,7 @@ app.command("signals")(signals.signals)
 app.command("report")(report.report)
 app.command("halt")(trading_state.halt)
 app.command("resume")(trading_state.resume)
+app.add_typer(data.app, name="data")
 app.add_typer(market.app, name="market")
 app.add_typer(models.app, name="models")
 app.add_typer(exchange.app, name="exchange")

@@ -38,6 +38,7 @@ def open_market(
         first_session=XNYS.at_or_after(day),
         last_session=None,
         first_trading_session=XNYS.at_or_after(today),
+        dividend_convention=settings.dividend_convention,
     )
     remember_span(settings.data_root, span)
     Console().print(
@@ -57,5 +58,6 @@ def show() -> None:
         f"No market in {settings.data_root} yet."
         if span is None
         else f"{span.first_session} to {span.last_session or 'today'}, traded from "
-        f"{span.first_trading_session}, models from {span.first_model_month:%Y-%m}."
+        f"{span.first_trading_session}, models from {span.first_model_month:%Y-%m}, dividends "
+        f"adjusted as by {span.dividend_convention}."
     )

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from quant_assets.cli.graph_runs import GraphRunner, Progress
 from quant_assets.cli.trading_day import TradingDay
 from quant_assets.definitions import all_tables, build_defs
-from quant_assets.market_span import MarketSpan, default_span, remember_span, remembered_span
+from quant_assets.market_span import MarketSpan, market_span, remember_span
 from quant_assets.signals.discovery import discover
 from quant_assets.signals.strategy import Strategy
 from quant_resources.broker import Broker
@@ -32,7 +32,11 @@ from quant_resources.exchange.process import ensure_exchange, stop_exchange
 from quant_resources.exchange.spec import MarketSpec
 from quant_resources.ledger.ledger import Ledger
 from quant_resources.ledger.migrate import migrate
-from quant_resources.resources import EXCHANGE_FOLDER, platform_resources
+from quant_resources.resources import (
+    EXCHANGE_FOLDER,
+    platform_resources,
+    refuse_unusable_sources,
+)
 from quant_resources.settings import Settings
 from quant_resources.store import Store, write_text_atomically
 
@@ -76,14 +80,18 @@ class Platform:
             definitions = build_defs(self.settings, self.span, self.strategies)
             yield GraphRunner(definitions, instance, progress)
 
-    def trading_day(self, runner: GraphRunner) -> TradingDay:
-        """The phases of a trading day on this market."""
-        paths = [
+    @property
+    def strategy_paths(self) -> tuple[str, ...]:
+        """Asset paths of the strategies: a failure of one leaves the others running."""
+        return tuple(
             table.path
             for table in all_tables(self.strategies)
             if any(strategy.name in table.name for strategy in self.strategies)
-        ]
-        return TradingDay(runner, self.span, paths)
+        )
+
+    def trading_day(self, runner: GraphRunner) -> TradingDay:
+        """The phases of a trading day on this market."""
+        return TradingDay(runner, self.span, self.strategy_paths)
 
 
 @contextmanager
@@ -101,7 +109,9 @@ def running_platform(
         QuantError: Naming what could not be started and what to do.
     """
     root = settings.data_root
+    chosen_span = span or market_span(settings)
     _assert_keys(settings)
+    refuse_unusable_sources(settings)
     with ExitStack() as stack:
         ledger = stack.enter_context(ledger_only(settings))
         exchange_url = None
@@ -117,7 +127,7 @@ def running_platform(
                 stack.callback(_give_back, state, borrowed)
         yield Platform(
             settings=settings,
-            span=span or remembered_span(root) or default_span(),
+            span=chosen_span,
             strategies=discover(),
             store=Store(root),
             ledger=ledger,
@@ -146,9 +156,9 @@ def _assert_keys(settings: Settings) -> None:
         )
         if key is None
     ]
-    if settings.source == "alpaca" and missing:
+    if settings.needs_alpaca and missing:
         raise ConfigurationError(
-            f"QUANT_SOURCE is alpaca, but {' and '.join(missing)} are not set; create keys in "
+            f"Alpaca is to be asked (QUANT_SOURCE, QUANT_BARS, QUANT_SECOND_SOURCE), but {' and '.join(missing)} are not set; create keys in "
             "Alpaca's dashboard and set both."
         )
 

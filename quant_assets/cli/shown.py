@@ -25,7 +25,7 @@ def print_rows(
         as_json: Whether a program reads.
     """
     if as_json:
-        console.print_json(json.dumps([dict(row) for row in rows], default=_plain))
+        print_document(console, [dict(row) for row in rows])
         return
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ("nothing",):
@@ -34,6 +34,11 @@ def print_rows(
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     console.print(table)
+
+
+def print_document(console: Console, document: Any) -> None:
+    """Print one JSON document; days and times are ISO text, exact numbers are text."""
+    console.print_json(json.dumps(document, default=_plain))
 
 
 def _text(value: Any) -> str:

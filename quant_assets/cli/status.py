@@ -1,22 +1,35 @@
-"""`quant status`: what runs, how fresh every table is, whether the book may trade."""
+"""`quant status`: what is stored, how fresh and how whole it is, whether the book may trade."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from quant_resources.calendar import NEW_YORK
 from quant_resources.errors import ConfigurationError
 from quant_resources.settings import load_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from quant_assets.market_data.freshness import Freshness
+
+#: Newest sessions whose coverage is shown.
+SESSIONS_COVERED = 20
+_SYMBOLS_SHOWN = 10
 
 
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show the state of the data root without starting anything."""
-    from quant_assets.cli.shown import print_rows
+    from quant_assets.cli.shown import print_document, print_rows
+    from quant_assets.cli.stored_data import clock_in_force, stored_coverage, stored_freshness
     from quant_assets.definitions import all_tables
+    from quant_assets.market_data.coverage import by_session, by_symbol
     from quant_assets.market_span import remembered_span
     from quant_assets.signals.discovery import discover
     from quant_resources.ledger.account_book import trading_status
@@ -41,8 +54,28 @@ def status(
                 "newest": keys[-1] if keys else None,
             }
         )
+    now, whose = clock_in_force(settings)
+    fresh = stored_freshness(settings, store, now)
+    covered = stored_coverage(store, newest=SESSIONS_COVERED)
     if as_json:
-        print_rows(console, "", rows, as_json=True)
+        document = {
+            "freshness": {
+                "is_fresh": fresh.is_fresh,
+                "verdict": fresh.verdict,
+                "due": fresh.due,
+                "stored": fresh.stored,
+                "sessions_behind": fresh.behind,
+                "age_hours": None if fresh.age is None else fresh.age / timedelta(hours=1),
+                "now": fresh.now,
+                "clock": whose,
+            },
+            "coverage": {
+                "sessions": by_session(covered).to_dicts(),
+                "symbols": by_symbol(covered).to_dicts(),
+            },
+            "tables": rows,
+        }
+        print_document(console, document)
         return
     span = remembered_span(settings.data_root)
     console.print(f"Data root {settings.data_root}, mode {settings.trading_mode}.", highlight=False)
@@ -63,4 +96,42 @@ def status(
             state = trading_status(transaction, settings.book)
         ledger.dispose()
         console.print(f"Book {settings.book} is {state.state}: {state.reason}.", highlight=False)
+    _print_freshness(console, fresh, whose)
+    _print_coverage(console, covered)
     print_rows(console, "Tables", rows)
+
+
+def _print_freshness(console: Console, fresh: Freshness, whose: str) -> None:
+    style = "green" if fresh.is_fresh else "bold red"
+    console.print(f"[{style}]{fresh.verdict}[/]", highlight=False)
+    newest = (
+        "Nothing is stored"
+        if fresh.age is None
+        else f"Newest stored session: {fresh.stored}, closed {_duration(fresh.age)} ago"
+    )
+    console.print(
+        f"{newest}; it is {fresh.now.astimezone(NEW_YORK):%Y-%m-%d %H:%M} New York by {whose}.",
+        highlight=False,
+    )
+
+
+def _duration(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    return f"{hours:.1f} hours" if abs(hours) < 48 else f"{hours / 24:.1f} days"
+
+
+def _print_coverage(console: Console, covered: pl.DataFrame) -> None:
+    from quant_assets.cli.shown import print_rows
+    from quant_assets.market_data.coverage import by_session, by_symbol
+
+    if covered.is_empty():
+        console.print("No coverage is stored yet; `quant backfill` makes it with the market data.")
+        return
+    sessions, symbols = by_session(covered), by_symbol(covered)
+    print_rows(
+        console, f"Coverage of the newest {sessions.height} sessions", sessions.reverse().to_dicts()
+    )
+    if symbols.height:
+        shown = symbols.head(_SYMBOLS_SHOWN)
+        title = f"Symbols with gaps, {shown.height} of {symbols.height} (`quant data coverage`)"
+        print_rows(console, title, shown.to_dicts())

@@ -42,6 +42,7 @@ def trade(
     from quant_assets.cli.exchange import advance_to
     from quant_assets.cli.platform import only_one, running_platform
     from quant_assets.cli.progress import shown_progress
+    from quant_assets.cli.refetch import refetch_recent
     from quant_assets.orders.trading_sessions import session_to_settle, session_to_trade
     from quant_resources.exchange.control import ExchangeControl
 
@@ -67,7 +68,9 @@ def trade(
             if not settle:
                 if control is not None:
                     advance_to(control, datetime.combine(session, _MORNING, NEW_YORK))
-                day.learn_until(XNYS.previous(session))
+                newest = XNYS.previous(session)
+                refetch_recent(platform, runner, newest)
+                day.learn_until(newest)
                 if control is not None:
                     advance_to(control, datetime.combine(session, _BEFORE_OPEN, NEW_YORK))
                 day.trade(session)

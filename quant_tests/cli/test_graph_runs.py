@@ -8,8 +8,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from quant_assets.cli.graph_runs import GraphRunner, RunFailedError, stretches
-from quant_assets.partitions import DEFAULT, SESSIONS_PER_RUN, years
+from quant_assets.cli.graph_runs import GraphRunner, RunFailedError
+from quant_assets.partitions import DEFAULT, SESSIONS_PER_RUN, stretches, years
 from quant_assets.table_assets import TableIOManager, TableResult, sessions_of, table_asset
 from quant_assets.table_checks import check_definitions
 from quant_resources.store import Store

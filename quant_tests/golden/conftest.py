@@ -16,9 +16,8 @@ from sqlalchemy import text
 from quant_assets.cli.platform import running_platform
 from quant_assets.market_span import default_span
 from quant_resources.exchange.control import ExchangeControl
-from quant_resources.exchange.process import stop_exchange
+from quant_resources.exchange.process import EXCHANGE_FOLDER, stop_exchange
 from quant_resources.postgres import stop_postgres
-from quant_resources.resources import EXCHANGE_FOLDER
 from quant_resources.settings import Settings, load_settings
 
 QUANT = Path(sys.executable).with_name("quant")

@@ -14,9 +14,8 @@ import pytest
 
 from quant_assets.market_span import default_span
 from quant_assets.orders.schemas import ORDER_INTENTS
-from quant_resources.exchange.process import stop_exchange
+from quant_resources.exchange.process import EXCHANGE_FOLDER, stop_exchange
 from quant_resources.postgres import stop_postgres
-from quant_resources.resources import EXCHANGE_FOLDER
 from quant_resources.settings import load_settings
 from quant_resources.store import Store
 from quant_tests.golden.conftest import (
