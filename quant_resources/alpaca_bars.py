@@ -42,14 +42,20 @@ from alpaca.trading.client import TradingClient
 from alpaca.trading.enums import AssetClass
 from alpaca.trading.requests import GetAssetsRequest
 
-from quant_resources.alpaca_market_messages import action_rows, asset_frame, bar_frame
+from quant_resources.alpaca_market_messages import action_rows, bar_frame, listed_symbols
 from quant_resources.alpaca_transport import (
     BACKOFF_SECONDS,
     TIMEOUT_SECONDS,
     ReadTransport,
     RefusedError,
 )
-from quant_resources.bar_source import CORPORATE_ACTION_SCHEMA, RAW_BAR_SCHEMA
+from quant_resources.bar_source import (
+    CORPORATE_ACTION_SCHEMA,
+    RAW_BAR_SCHEMA,
+    assert_every_session,
+    chosen_symbols,
+    session_at_or_after,
+)
 from quant_resources.calendar import XNYS, start_of_day
 from quant_resources.errors import ConfigurationError, SourceError
 from quant_resources.landing import LandedRequest, Landing
@@ -152,23 +158,10 @@ class AlpacaBars:
 
     def symbols(self) -> list[str]:
         """The configured symbols, each known to the broker, or every well-formed listed one."""
-        listed = self.assets().get_column("symbol").to_list()
-        if not self._symbols:
-            return listed
-        unknown = sorted(set(self._symbols) - set(listed))
-        if unknown:
-            raise SourceError(
-                f"{self.name} does not know the symbol(s) {', '.join(unknown[:10])}"
-                f"{' …' if len(unknown) > 10 else ''}; correct QUANT_SYMBOLS."
-            )
-        return list(self._symbols)
-
-    def assets(self) -> pl.DataFrame:
-        """US equities of the broker's list, active and inactive, without over-the-counter ones."""
         answer: Any = self._trading.get_all_assets(
             GetAssetsRequest(asset_class=AssetClass.US_EQUITY)
         )
-        return asset_frame(answer)
+        return chosen_symbols(self.name, self._symbols, listed_symbols(answer))
 
     def bars(
         self, symbols: Sequence[str] | None, first: date, last: date, asof: date | None = None
@@ -193,7 +186,9 @@ class AlpacaBars:
                 answers = list(threads.map(answer, requests))
         frame = pl.concat(answers) if answers else pl.DataFrame(schema=RAW_BAR_SCHEMA)
         try:
-            self._check_complete(frame, wanted)
+            assert_every_session(
+                self.name, frame, wanted, "fetch again later, or check feed and subscription"
+            )
         except SourceError:
             if self._landing is not None:
                 self._landing.forget(requests)
@@ -228,7 +223,7 @@ class AlpacaBars:
         return (
             pl.DataFrame(dated, schema=CORPORATE_ACTION_SCHEMA, orient="row")
             .with_columns(
-                session=_session_at_or_after(pl.col("ex_date"), XNYS.sessions(first, last)),
+                session=session_at_or_after(pl.col("ex_date"), XNYS.sessions(first, last)),
                 source=pl.lit(self.name),
                 observed_at=pl.lit(observed_at).dt.cast_time_unit("us"),
             )
@@ -332,16 +327,6 @@ class AlpacaBars:
                 f"The trading clock answered {clock!r}, which is no clock."
             ) from error
 
-    def _check_complete(self, frame: pl.DataFrame, wanted: list[date]) -> None:
-        present = set(frame.get_column("session").unique().to_list())
-        missing = [session for session in wanted if session not in present]
-        if missing:
-            shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-            raise SourceError(
-                f"{self.name} has no bar for {len(missing)} session(s) that the calendar counts: "
-                f"{shown}; fetch again later, or check feed and subscription."
-            )
-
 
 class _Reader(RESTClient):
     """A client of alpaca-py whose reads go through our transport."""
@@ -375,7 +360,7 @@ class _TradingReader(_Reader, TradingClient):
 
 def _with_sessions(rows: pl.DataFrame, wanted: list[date]) -> pl.DataFrame:
     own_day = pl.col("bar_time").dt.convert_time_zone("America/New_York").dt.date()
-    dated = rows.with_columns(session=_session_at_or_after(own_day, wanted))
+    dated = rows.with_columns(session=session_at_or_after(own_day, wanted))
     strange = dated.filter(
         pl.any_horizontal(pl.col("bar_time", "session").is_null())
         | (own_day <= pl.lit(XNYS.previous(wanted[0]), pl.Date))
@@ -387,9 +372,3 @@ def _with_sessions(rows: pl.DataFrame, wanted: list[date]) -> pl.DataFrame:
             f"such as {symbol} at {time}; nothing was taken."
         )
     return dated
-
-
-def _session_at_or_after(day: pl.Expr, sessions: list[date]) -> pl.Expr:
-    known = pl.Series(sessions, dtype=pl.Date)
-    position = pl.lit(known).search_sorted(day, side="left")
-    return pl.lit(known).gather(position, null_on_oob=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from quant_resources.bar_source import ASSET_SCHEMA, RAW_BAR_SCHEMA
+from quant_resources.bar_source import RAW_BAR_SCHEMA
 from quant_resources.errors import SourceError
 
 _LISTED_SYMBOL: Final = re.compile(r"[A-Z0-9]{1,10}([.\-][A-Z0-9]{1,6}){0,2}")
@@ -116,32 +116,26 @@ def _check_fields(rows: list[Any]) -> None:
         )
 
 
-def asset_frame(answer: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
-    """The broker's asset list without over-the-counter and malformed tickers (`ASSET_SCHEMA`).
+def listed_symbols(answer: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The symbols of the broker's asset list, active or not, without over-the-counter and malformed ones.
+
+    Returns:
+        Unique symbols, ascending.
 
     Raises:
         SourceError: The list is empty or lacks a field.
     """
     try:
-        rows = [
-            {
-                "symbol": asset["symbol"],
-                "active": asset["status"] == "active",
-                **{name: bool(asset[name]) for name in ("tradable", "shortable", "fractionable")},
-            }
+        symbols = {
+            asset["symbol"]
             for asset in answer
             if asset.get("exchange") != "OTC" and _LISTED_SYMBOL.fullmatch(asset["symbol"])
-        ]
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"The broker's asset list cannot be read: {error!r}.") from error
-    if not rows:
+    if not symbols:
         raise SourceError("The broker's asset list is empty; check the trading address.")
-    # An old owner of a ticker stays listed as inactive: the active entry counts.
-    return (
-        pl.DataFrame(rows, schema=ASSET_SCHEMA, orient="row")
-        .sort("symbol", "active", descending=[False, True])
-        .unique("symbol", keep="first", maintain_order=True)
-    )
+    return sorted(symbols)
 
 
 def action_rows(answer: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import polars as pl
 
+from quant_resources.errors import SourceError
+
 _UTC_TIME = pl.Datetime("us", "UTC")
 
 #: Raw bars: prices in USD per share as traded, volume in shares; everything nullable as sent.
@@ -45,14 +47,22 @@ CORPORATE_ACTION_SCHEMA: dict[str, pl.DataType] = {
     "observed_at": _UTC_TIME,
 }
 
-#: A list of symbols: active and inactive listings, with what may be done with them now.
-ASSET_SCHEMA: dict[str, pl.DataType] = {
-    "symbol": pl.String(),
-    "active": pl.Boolean(),
-    "tradable": pl.Boolean(),
-    "shortable": pl.Boolean(),
-    "fractionable": pl.Boolean(),
-}
+#: Kinds of corporate actions; "other" keeps what a source may think of next.
+ACTION_TYPES = (
+    "forward_split",
+    "reverse_split",
+    "cash_dividend",
+    "stock_dividend",
+    "spin_off",
+    "merger",
+    "name_change",
+    "unit_split",
+    "redemption",
+    "worthless_removal",
+    "rights_distribution",
+    "other",
+)
+_NAMED = 5
 
 
 class BarSource(Protocol):
@@ -127,3 +137,36 @@ def session_at_or_after(day: pl.Expr, sessions: Sequence[date]) -> pl.Expr:
     """
     known = pl.Series(sessions, dtype=pl.Date)
     return pl.lit(known).gather(pl.lit(known).search_sorted(day, side="left"), null_on_oob=True)
+
+
+def chosen_symbols(source: str, configured: Sequence[str], held: Sequence[str]) -> list[str]:
+    """The configured symbols, or every one that the source holds where none is configured.
+
+    Raises:
+        SourceError: A configured symbol is not held.
+    """
+    if not configured:
+        return list(held)
+    unknown = sorted(set(configured) - set(held))
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (" …" if len(unknown) > 10 else "")
+        raise SourceError(f"{source} does not know the symbol(s) {shown}; correct QUANT_SYMBOLS.")
+    return list(configured)
+
+
+def assert_every_session(
+    source: str, bars: pl.DataFrame, wanted: Sequence[date], remedy: str
+) -> None:
+    """Refuse bars that leave a whole session out.
+
+    Raises:
+        SourceError: Naming the sessions and the remedy.
+    """
+    present = set(bars.get_column("session").unique().to_list())
+    missing = [session for session in wanted if session not in present]
+    if missing:
+        shown = ", ".join(map(str, missing[:_NAMED])) + (" …" if len(missing) > _NAMED else "")
+        raise SourceError(
+            f"{source} has no bar for {len(missing)} session(s) that the calendar counts: {shown}; "
+            f"{remedy}."
+        )

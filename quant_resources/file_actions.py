@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from quant_resources.bar_source import CORPORATE_ACTION_SCHEMA
+from quant_resources.bar_source import ACTION_TYPES, CORPORATE_ACTION_SCHEMA
 from quant_resources.errors import DataError, SourceError
 from quant_resources.exchange.markets.history_actions import read_actions
 from quant_resources.file_cells import (
@@ -26,20 +26,6 @@ from quant_resources.file_cells import (
 from quant_resources.file_layout import ActionFile, CsvForm, FileLayout, nearest
 from quant_resources.file_text import FILE, LINE, SourceFile, assert_columns, text_blocks
 
-ACTION_TYPES = (
-    "forward_split",
-    "reverse_split",
-    "cash_dividend",
-    "stock_dividend",
-    "spin_off",
-    "merger",
-    "name_change",
-    "unit_split",
-    "redemption",
-    "worthless_removal",
-    "rights_distribution",
-    "other",
-)
 #: Words that mean one of the types, or for a split what its ratio says.
 _WORDS = {"dividend": "cash_dividend", "cash_merger": "merger", "split": "split"}
 _RATIO = r"^\s*(\d+(?:\.\d+)?)\s*[:/]\s*(\d+(?:\.\d+)?)\s*$"

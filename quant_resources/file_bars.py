@@ -24,7 +24,13 @@ from typing import Any, Self
 
 import polars as pl
 
-from quant_resources.bar_source import ASSET_SCHEMA, CORPORATE_ACTION_SCHEMA, RAW_BAR_SCHEMA
+from quant_resources.bar_source import (
+    CORPORATE_ACTION_SCHEMA,
+    RAW_BAR_SCHEMA,
+    assert_every_session,
+    chosen_symbols,
+    session_at_or_after,
+)
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.errors import ConfigurationError, SourceError
 from quant_resources.file_actions import file_actions
@@ -116,30 +122,7 @@ class FileBars:
 
     def symbols(self) -> list[str]:
         """The configured symbols, each in the files, or every one in the files."""
-        held = self._held()
-        if not self._symbols:
-            return held
-        unknown = sorted(set(self._symbols) - set(held))
-        if unknown:
-            raise SourceError(
-                f"{self.name} holds no bar of {', '.join(unknown[:10])}"
-                f"{' …' if len(unknown) > 10 else ''}; correct QUANT_SYMBOLS."
-            )
-        return list(self._symbols)
-
-    def assets(self) -> pl.DataFrame:
-        """Every symbol; active when it has a bar in the newest session. Permissions are unknown (null)."""
-        newest = self.newest_closed_session()
-        with readable():
-            frame = (
-                self._scan(self._survey())
-                .filter(pl.col("symbol").is_not_null())
-                .group_by("symbol")
-                .agg(active=(pl.col("day") == newest).any())
-                .collect()
-            )
-        unknown = (pl.lit(None, pl.Boolean).alias(name) for name in list(ASSET_SCHEMA)[2:])
-        return frame.with_columns(*unknown).select(list(ASSET_SCHEMA)).sort("symbol")
+        return chosen_symbols(self.name, self._symbols, self._held())
 
     def bars(
         self, symbols: Sequence[str] | None, first: date, last: date, asof: date | None = None
@@ -174,7 +157,7 @@ class FileBars:
         if survey.undo is not None:
             rows = made_raw(rows, survey.undo, self.layout)
         frame = rows.with_columns(
-            session=_session_at_or_after(pl.col("day"), wanted),
+            session=session_at_or_after(pl.col("day"), wanted),
             bar_time=pl.col("day")
             .cast(pl.Datetime("us"))
             .dt.replace_time_zone(NEW_YORK.key)
@@ -183,7 +166,10 @@ class FileBars:
             asof=pl.lit(None, pl.Date),
             observed_at=pl.lit(observed_at).dt.cast_time_unit("us"),
         ).select(list(RAW_BAR_SCHEMA))
-        self._assert_complete(frame, wanted)
+        where = self.layout.located(self.layout.bars.path)
+        assert_every_session(
+            self.name, frame, wanted, f"look for what was not delivered in {where}"
+        )
         # By the values too: a vendor that shuffles its rows has restated nothing.
         return frame.sort("session", "symbol", "bar_time", *NUMBERS, nulls_last=True)
 
@@ -200,7 +186,7 @@ class FileBars:
             actions = actions.filter(pl.col("symbol").is_in(list(self._symbols)))
         return (
             actions.with_columns(
-                session=_session_at_or_after(pl.col("ex_date"), wanted),
+                session=session_at_or_after(pl.col("ex_date"), wanted),
                 source=pl.lit(self.name),
                 observed_at=pl.lit(observed_at).dt.cast_time_unit("us"),
             )
@@ -337,16 +323,6 @@ class FileBars:
                     "wrong)."
                 )
 
-    def _assert_complete(self, frame: pl.DataFrame, wanted: Sequence[date]) -> None:
-        present = set(frame.get_column("session").unique().to_list())
-        missing = [session for session in wanted if session not in present]
-        if missing:
-            shown = ", ".join(map(str, missing[:_NAMED])) + (" …" if len(missing) > _NAMED else "")
-            raise SourceError(
-                f"{self.name} has no bar for {len(missing)} session(s) that the calendar counts: "
-                f"{shown}; look for what was not delivered in {self.layout.located(self.layout.bars.path)}."
-            )
-
 
 def _parts_of_days(survey: _Survey) -> Iterator[tuple[date, str]]:
     """Sessions of which a file holds a part: its newest day, on which it was written before the close."""
@@ -373,9 +349,3 @@ def readable() -> Iterator[None]:
             f"The files of bars cannot be read ({str(error).splitlines()[0]}); they may have changed "
             "meanwhile, or are damaged: run again, and deliver the file again if it stays so."
         ) from error
-
-
-def _session_at_or_after(day: pl.Expr, sessions: list[date]) -> pl.Expr:
-    known = pl.Series(sessions, dtype=pl.Date)
-    position = pl.lit(known).search_sorted(day, side="left")
-    return pl.lit(known).gather(position, null_on_oob=True)

@@ -33,7 +33,12 @@ from typing import Any, Final
 
 import polars as pl
 
-from quant_resources.bar_source import CORPORATE_ACTION_SCHEMA, RAW_BAR_SCHEMA, session_at_or_after
+from quant_resources.bar_source import (
+    CORPORATE_ACTION_SCHEMA,
+    RAW_BAR_SCHEMA,
+    assert_every_session,
+    session_at_or_after,
+)
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.errors import ConfigurationError, SourceError
 
@@ -133,14 +138,12 @@ class YFinanceBars:
                 asof=pl.lit(None, pl.Date),
             )
         )
-        present = set(frame.get_column("session").unique().to_list())
-        missing = [session for session in wanted if session not in present]
-        if missing:
-            shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-            raise SourceError(
-                f"Yahoo has no bar for {len(missing)} session(s) that the calendar counts: {shown}; "
-                "fetch again later, or begin when one of the symbols was listed."
-            )
+        assert_every_session(
+            "Yahoo",
+            frame,
+            wanted,
+            "fetch again later, or begin when one of the symbols was listed",
+        )
         return frame.select(list(RAW_BAR_SCHEMA)).sort("session", "symbol", maintain_order=True)
 
     def corporate_actions(self, first: date, last: date) -> pl.DataFrame:

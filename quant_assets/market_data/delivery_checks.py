@@ -35,6 +35,15 @@ _DECLARE = (
     'Declare the source adjusted where it is configured (files: prices = "split_adjusted" or "adjusted"), '
     "or ask it for raw prices, and fetch the sessions again."
 )
+_VOLUME_COLUMNS = (
+    "session",
+    "symbol",
+    "security_id",
+    "close",
+    "volume",
+    "price_factor",
+    "volume_factor",
+)
 
 
 def prices_as_traded(_bars: pl.DataFrame, scope: CheckScope) -> Finding:
@@ -99,16 +108,7 @@ def splits_followed(_bars: pl.DataFrame, scope: CheckScope) -> Finding:
 def volume_spikes(frame: pl.DataFrame, scope: CheckScope) -> Finding:
     """No bar trades many times its usual volume without news in the price."""
     keys = [key for key in scope.store.partitions(BARS) if key < scope.partition_keys[0]]
-    columns = [
-        "session",
-        "symbol",
-        "security_id",
-        "close",
-        "volume",
-        "price_factor",
-        "volume_factor",
-    ]
-    earlier = scope.store.read(BARS, keys[-VOLUME_SESSIONS:], columns).collect()
+    earlier = scope.store.read(BARS, keys[-VOLUME_SESSIONS:], _VOLUME_COLUMNS).collect()
     first = pl.lit(scope.partition_keys[0]).str.to_date()
     listing = "security_id"
     scale = pl.col("volume_factor").cum_prod().over(listing)
@@ -117,7 +117,7 @@ def volume_spikes(frame: pl.DataFrame, scope: CheckScope) -> Finding:
     )
     before = pl.col("close").shift(1).over(listing) * pl.col("price_factor")
     spikes = (
-        pl.concat([earlier, frame.select(columns)])
+        pl.concat([earlier, frame.select(_VOLUME_COLUMNS)])
         .sort(listing, "session")
         .with_columns(
             place=pl.col("session").rank("dense").cast(pl.Int64),
@@ -253,15 +253,7 @@ CHECKS: tuple[TableCheck, ...] = (
         "than 10 %.",
         volume_spikes,
         blocking=False,
-        columns=(
-            "session",
-            "symbol",
-            "security_id",
-            "close",
-            "volume",
-            "price_factor",
-            "volume_factor",
-        ),
+        columns=_VOLUME_COLUMNS,
     ),
     TableCheck(
         QUARANTINE,

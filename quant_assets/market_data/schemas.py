@@ -8,26 +8,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from quant_resources.bar_source import ACTION_TYPES
 from quant_resources.tables import Column, Table
 
 STAGE = "market_data"
 UTC_TIME = pl.Datetime("us", "UTC")
 SMALLEST_PRICE = 1e-6  # USD; bounds are inclusive and a price is positive
-
-ACTION_TYPES = (
-    "forward_split",
-    "reverse_split",
-    "cash_dividend",
-    "stock_dividend",
-    "spin_off",
-    "merger",
-    "name_change",
-    "unit_split",
-    "redemption",
-    "worthless_removal",
-    "rights_distribution",
-    "other",
-)
 
 SENT_VALUES = (
     Column("bar_time", UTC_TIME, "Start of the bar as sent", nullable=True),

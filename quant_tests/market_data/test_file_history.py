@@ -18,7 +18,6 @@ from quant_assets.market_span import MarketSpan
 from quant_assets.partitions import partitions_for, range_tags
 from quant_assets.table_assets import TableIOManager
 from quant_resources.calendar import XNYS
-from quant_resources.file_actions import ACTION_TYPES
 from quant_resources.file_bars import FileBars
 from quant_resources.file_layout import load_layout
 from quant_resources.store import Store
@@ -176,11 +175,6 @@ def test_a_bad_cell_stops_the_run_of_its_session_by_name(source: FileBars, tmp_p
     told = " ".join(str(e.step_failure_data.error) for e in failed.get_step_failure_events())
     assert f"S3.csv, line 4 (S3, {SESSIONS[2]}), column volume: '4x00000.0' is no number" in told
     assert market.store.partitions(RAW_BARS) == []
-
-
-def test_action_types_are_those_of_the_table() -> None:
-    allowed = next(c.allowed for c in CORPORATE_ACTIONS.columns if c.name == "action_type")
-    assert set(ACTION_TYPES) == set(allowed or ())
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="set QUANT_TEST_DATA to the folder of the real bars")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from quant_resources import file_text
-from quant_resources.bar_source import ASSET_SCHEMA, RAW_BAR_SCHEMA, BarSource
+from quant_resources.bar_source import RAW_BAR_SCHEMA, BarSource
 from quant_resources.calendar import XNYS, start_of_day
 from quant_resources.errors import SourceError
 from quant_resources.file_bars import FileBars
@@ -72,14 +72,6 @@ def test_every_arrangement_delivers_the_same(tmp_path: Path, arrangement: str) -
         (day, symbol) for day in SESSIONS[3:5] for symbol in ("BBB", "CCC")
     ]
     assert files.corporate_actions(SESSIONS[0], SESSIONS[-1]).is_empty()
-
-
-def test_assets_are_active_with_a_bar_and_permissions_unknown(tmp_path: Path) -> None:
-    write_text(tmp_path / "bars.csv", lines()[:-1])  # CCC ends a session early
-    assets = source(tmp_path).assets()
-    assert dict(assets.schema) == ASSET_SCHEMA
-    assert assets.select("symbol", "active").rows() == [(s, s != "CCC") for s in sorted(SYMBOLS)]
-    assert assets["tradable"].null_count() == len(SYMBOLS)
 
 
 @pytest.mark.parametrize("arrangement", ["one_csv", "csv_by_symbol", "csv_by_session"])
@@ -359,7 +351,9 @@ def test_configured_symbols_are_the_only_ones(tmp_path: Path) -> None:
     chosen = source(tmp_path, symbols=("CCC", "AAA"))
     assert chosen.symbols() == ["AAA", "CCC"]
     assert set(chosen.bars(None, SESSIONS[0], SESSIONS[0])["symbol"]) == {"AAA", "CCC"}
-    with pytest.raises(SourceError, match="holds no bar of ZZZ; correct QUANT_SYMBOLS"):
+    with pytest.raises(
+        SourceError, match=r"does not know the symbol\(s\) ZZZ; correct QUANT_SYMBOLS"
+    ):
         source(tmp_path, symbols=("AAA", "ZZZ")).symbols()
 
 
