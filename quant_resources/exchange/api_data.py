@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from quant_resources.calendar import XNYS
 from quant_resources.exchange.exchange import Exchange
 from quant_resources.exchange.markets.market import (
     ACTION_TYPES,
@@ -21,7 +22,7 @@ from quant_resources.exchange.markets.market import (
     CorporateAction,
 )
 from quant_resources.exchange.refusals import bad_data_request
-from quant_resources.exchange.visibility import date_range, new_york_day, stamp
+from quant_resources.exchange.visibility import date_range, new_york_day, session_open, stamp
 from quant_resources.exchange.wire import (
     Answer,
     bind,
@@ -285,4 +286,8 @@ def _seen(exchange: Exchange, symbol: str) -> tuple[Decimal, str] | None:
     if exchange.view.listing(symbol, now) is None:
         return None
     last = exchange.view.told_price(symbol, now)
-    return (last.price, stamp(last.at)) if last else None
+    if last is None:
+        return None
+    # Between open and close a market of daily bars trades on at its open: the newest trade is of now.
+    opened = session_open(new_york_day(now)) if XNYS.is_session(new_york_day(now)) else None
+    return last.price, stamp(now if last.at == opened else last.at)

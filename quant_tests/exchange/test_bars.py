@@ -284,3 +284,19 @@ def test_the_clock_can_follow_the_wall_clock(serve: Callable[..., Served]) -> No
         time.sleep(0.05)
     served.control.follow(following=False)
     assert served.control.status()["follow"] is False
+
+
+def test_the_newest_trade_of_an_open_session_is_of_now(
+    serve: Callable[..., Served], small_spec: MarketSpec
+) -> None:
+    """A price limit on the age of quotes would otherwise refuse every order after the first half hour."""
+    served = serve(small_spec)
+    session = served.exchange.view.sessions[5]
+    symbol = min(served.exchange.view.data.listings)
+    opened, closed = XNYS.open(session), XNYS.close(session)
+    later = timedelta(hours=2)
+    for clock, told in ((opened + later, opened + later), (closed + later, closed)):
+        served.control.advance(clock)
+        for kind in ("trades", "quotes"):
+            newest = served.get(f"/v2/stocks/{kind}/latest", symbols=symbol)[kind][symbol]
+            assert datetime.fromisoformat(newest["t"]) == told

@@ -27,20 +27,24 @@ def refused(ground: Ground, batch: OrderBatch) -> dict[str, tuple[str | None, De
     }
 
 
-def test_orders_within_the_session_need_a_price_of_the_last_half_hour(ground: Ground) -> None:
-    """The exchange's last trade is the open's: at 10:00 it still serves, later it orders nothing."""
+@pytest.mark.parametrize(("sent_at", "minutes"), [("10:30", None), ("10:31", 31)])
+def test_orders_within_the_session_need_a_price_of_the_last_half_hour(
+    ground: Ground, sent_at: str, minutes: int | None
+) -> None:
     ground.at(f"{MONDAY} 10:00")
+    targets = ground.frame(ground.plan(MONDAY, momentum={"AAA": 0.2, "BBB": -0.2}), MONDAY)
+    ground.at(f"{MONDAY} {sent_at}")
+    batch, report = ground.send(MONDAY, targets)
+    late = {} if minutes is None else dict.fromkeys(("AAA", "BBB"), ("stale_quote", minutes))
+    assert refused(ground, batch) == late
+    assert report.sent == len(ground.accepted()) == 2 - len(late)
+
+
+def test_planned_anew_within_the_session_they_are_of_now(ground: Ground) -> None:
+    ground.at(f"{MONDAY} 12:00")
     batch, report = ground.trade(MONDAY, momentum={"AAA": 0.2})
-    assert report.sent == 1
     assert refused(ground, batch) == {}
-    ground.at(f"{MONDAY} 10:01")
-    batch, report = ground.trade(MONDAY, replan=True, momentum={"AAA": 0.1, "BBB": -0.2})
-    assert refused(ground, batch) == {
-        "AAA": ("stale_quote", Decimal(31)),
-        "BBB": ("stale_quote", Decimal(31)),
-    }
-    assert report.sent == 0
-    assert len(ground.accepted()) == 1
+    assert report.sent == 1
 
 
 def test_targets_that_lay_about_are_not_ordered_by(ground: Ground) -> None:
