@@ -124,6 +124,14 @@ def inspect(source: FileBars) -> Inspection:
         sample = source.bars(None, newest, newest).head(_SHOWN)
     except SourceError as error:
         refusal = str(error)
+    if refusal is None and unreadable.height:
+        first = unreadable.row(0, named=True)
+        refusal = (
+            f"{counts['unreadable']} cell(s) cannot be read, the first in {first['file']}, line "
+            f"{first['line']} ({first['symbol']}, {first['day']}), column {first['column']}: "
+            f"{first['cell']!r}; their sessions would be refused: correct them, or declare how they are "
+            "written."
+        )
     counts["actions"] = actions.height
     return Inspection(
         counts=counts,

@@ -128,6 +128,14 @@ class BarColumns(_Declaration):
     vwap: str | None = None
     trade_count: str | None = None
 
+    @model_validator(mode="after")
+    def _each_its_own(self) -> BarColumns:
+        given = [text for _, text in self if text is not None]
+        twice = sorted({text for text in given if given.count(text) > 1})
+        if twice:
+            raise ValueError(f"column {twice[0]!r} is named for two of ours; each has its own")
+        return self
+
 
 class BarFiles(FileForm):
     """The files of bars."""

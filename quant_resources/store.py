@@ -258,8 +258,8 @@ def _latest_vintage(table: Table, as_of: datetime | None) -> str | None:
         return None
     if not table.vintaged:
         raise DataError(f"Table {table.path} keeps no vintages; read it without as_of.")
-    if as_of.utcoffset() is None:
-        raise DataError(f"as_of={as_of} has no time zone; give an aware time, such as UTC.")
+    if not isinstance(as_of, datetime) or as_of.utcoffset() is None:
+        raise DataError(f"as_of={as_of} has no time zone; give an aware datetime, such as UTC.")
     # After every running number of that very time.
     return f"{as_of.astimezone(UTC):{_VINTAGE_TIME}}-~"
 

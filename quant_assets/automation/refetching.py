@@ -14,6 +14,7 @@ import dagster as dg
 from quant_assets.market_data.coverage import sessions_to_refetch
 from quant_assets.market_data.schemas import COVERAGE, RAW_BARS
 from quant_assets.partitions import stretches, years
+from quant_resources.calendar import XNYS
 from quant_resources.store import Store
 
 #: How far back gaps are looked for; whatever is older is asked for by hand (`quant data refetch FIRST LAST`).
@@ -26,16 +27,18 @@ def sessions_due(store: Store, instance: dg.DagsterInstance, newest: date) -> li
     Args:
         store: The data root.
         instance: Knows when each session was fetched last.
-        newest: The session that is being ingested; it is not fetched again.
+        newest: The newest closed session. It is fetched again only where it has been ingested already,
+            an hour or a night ago: it is what today's orders are priced by.
     """
     fetched = instance.event_log_storage.get_latest_storage_id_by_partition(
         dg.AssetKey(RAW_BARS.path.split("/")), dg.DagsterEventType.ASSET_MATERIALIZATION
     )
     stored = set(store.partitions(RAW_BARS))
-    covered = [key for key in store.partitions(COVERAGE) if key < newest.isoformat()]
+    until = XNYS.next(newest) if newest.isoformat() in stored else newest
+    covered = [key for key in store.partitions(COVERAGE) if key < until.isoformat()]
     due = sessions_to_refetch(
         store.read(COVERAGE, covered[-SESSIONS_LOOKED_AT:]).collect(),
-        newest,
+        until,
         {date.fromisoformat(key): number for key, number in fetched.items() if key in stored},
     )
     return [day.isoformat() for day in due]

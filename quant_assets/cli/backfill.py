@@ -21,7 +21,7 @@ def backfill(
     ] = None,
 ) -> None:
     """Materialize every session between two days that is missing, models and signals included."""
-    from quant_assets.cli.broker_time import newest_closed_session
+    from quant_assets.cli.broker_time import newest_closed_session, newest_delivered_session
     from quant_assets.cli.platform import only_one, running_platform
     from quant_assets.cli.progress import shown_progress
     from quant_assets.market_span import remember_span, remembered_span
@@ -32,7 +32,11 @@ def backfill(
         if remembered_span(settings.data_root) is None:
             # From now on there are bars, adjusted in one convention, that later commands must fit.
             remember_span(settings.data_root, platform.span)
-        newest = newest_closed_session(platform)
+        newest = newest_delivered_session(platform)
+        if newest < newest_closed_session(platform):
+            console.print(
+                f"The source of bars ends with {newest}; later sessions are not there yet."
+            )
         start = day_of(first) or platform.span.first_session
         keys = snapped(start, min(day_of(last) or newest, newest), platform.span)
         if start > platform.span.first_session:

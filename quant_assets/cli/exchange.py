@@ -33,7 +33,7 @@ def start(
     settings = load_settings()
     remembered = remembered_span(settings.data_root)
     state = settings.data_root / EXCHANGE_FOLDER
-    market = None if remembered else default_market(default_span())
+    market = None if state.exists() else default_market(remembered or default_span())
     endpoint = ensure_exchange(state, market, port)
     Console().print(f"The local exchange answers on {endpoint.url} (process {endpoint.pid}).")
 

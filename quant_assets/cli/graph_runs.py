@@ -265,7 +265,12 @@ def _looked_at(evaluation: dg.AssetCheckEvaluation, keys: Sequence[str]) -> list
 
 def _reason(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    # Ours says what to do; what lies under it is the words of a parser or a driver.
+    while (
+        error is not None
+        and error.cause is not None
+        and (error.cls_name or "").startswith("Dagster")
+    ):
         error = error.cause
     if error is None:
         return "no reason given"

@@ -45,6 +45,11 @@ def open_market(
         f"Market from {span.first_session} on, traded from {span.first_trading_session}; models "
         f"begin in {span.first_model_month:%Y-%m}. Next: `quant backfill`."
     )
+    if settings.source == "exchange":
+        Console().print(
+            "Clock, asset list and orders are the local exchange's here: `quant exchange start`, then "
+            "`quant exchange advance` to today. With QUANT_SOURCE=alpaca they are Alpaca's."
+        )
 
 
 @app.command("show")

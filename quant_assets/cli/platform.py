@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from quant_assets.market_span import MarketSpan, market_span, remember_span
 from quant_assets.signals.discovery import discover
 from quant_assets.signals.strategy import Strategy
 from quant_resources.broker import Broker
+from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.dagster_storage import dagster_instance
 from quant_resources.databases import used_databases
 from quant_resources.errors import ConfigurationError, StorageError
@@ -169,10 +170,14 @@ def _give_back(state: Path, borrowed: Path) -> None:
 
 
 def default_market(span: MarketSpan) -> MarketSpec:
-    """The stochastic market of a fresh checkout, over a bounded span."""
-    return MarketSpec(
-        kind="stochastic", first_session=span.first_session, last_session=span.last_session
+    """The stochastic market of a fresh checkout; one without an end goes on for some months from today."""
+    today = XNYS.at_or_before(datetime.now(NEW_YORK).date())
+    market = MarketSpec(
+        kind="stochastic",
+        first_session=span.first_session,
+        last_session=span.last_session or today,
     )
+    return market if span.last_session else market.model_copy(update={"sessions_beyond": 120})
 
 
 @contextmanager

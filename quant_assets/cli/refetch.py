@@ -40,7 +40,8 @@ def refetch(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show what would be fetched and made again; change nothing."
+            "--dry-run",
+            help="Show what would be fetched, and what is not made again yet; ask and change nothing.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -67,7 +68,9 @@ def refetch(
         else:
             verb = "would be fetched again" if dry_run else "were fetched again"
             console.print(f"{len(keys)} session(s) {verb}{_span(keys)}.")
-            if not dry_run:
+            if dry_run:
+                console.print("What the source says now is known when it is asked.")
+            else:
                 show_changes(console, changed)
             show_plan(console, plan)
             if plan is not None and not dry_run and not failed:
@@ -231,7 +234,7 @@ def show_plan(console: Console, plan: Restatement | None) -> None:
     from quant_assets.cli.shown import print_rows
 
     if plan is None:
-        console.print("Every stored table follows from the newest deliveries.")
+        console.print("Every stored table follows from what has been delivered so far.")
         return
     print_rows(console, f"Affected. {plan.reason}", _steps(plan))
     for table, months in plan.kept.items():

@@ -298,7 +298,7 @@ def _closed_sessions(context: dg.AssetExecutionContext, source: BarSource) -> li
     newest = source.newest_closed_session()
     if sessions[-1] > newest:
         raise SourceError(
-            f"Session {sessions[-1]} has not closed: by the clock of {source.name} the newest "
+            f"Session {sessions[-1]} is not there yet: by the clock of {source.name} the newest "
             f"closed session is {newest}; materialize up to that one."
         )
     return sessions

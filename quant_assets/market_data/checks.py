@@ -34,6 +34,7 @@ MAXIMUM_QUARANTINED_SHARE = 0.10
 MAXIMUM_LARGE_MOVE_SHARE = 0.10
 #: Fewer rows than this are rows, not a session, however few symbols are ingested.
 MINIMUM_ROWS = 5
+_NAMED = 5
 STUCK_SESSIONS = 5
 _SAMPLE = 10
 
@@ -168,15 +169,18 @@ def accepted_large_moves(frame: pl.DataFrame, scope: CheckScope) -> Finding:
     large = (
         _moves(frame, scope)
         .filter(pl.col("move").abs() > OUTLIER_RETURN)
-        .sort("session", "symbol", descending=[True, False])
+        .sort((pl.col("move") + 1).log().abs(), descending=True)
     )
     if large.is_empty():
         return Finding(True, "No adjusted return beyond 30 %.")
-    newest = large.row(0, named=True)
+    named = ", ".join(
+        f"{row['symbol']} on {row['session']} ({row['move']:+.0%})"
+        for row in large.head(_NAMED).iter_rows(named=True)
+    )
     return Finding(
         False,
-        f"{large.height} accepted adjusted returns beyond {OUTLIER_RETURN:.0%}, such as "
-        f"{newest['symbol']} on {newest['session']} ({newest['move']:+.0%}).",
+        f"{large.height} accepted adjusted returns beyond {OUTLIER_RETURN:.0%}: {named}"
+        f"{' …' if large.height > _NAMED else ''}.",
         large.height,
         large.head(_SAMPLE),
         "Compare with the news; a missed split has to be reported to the source.",

@@ -211,7 +211,7 @@ def sessions_to_refetch(
 
     Args:
         covered: Rows of `schemas.COVERAGE` of as many neighbouring sessions as may be asked for.
-        newest: The session that is being ingested; it is never in the answer.
+        newest: The session that is ingested next; it is never in the answer.
         last_fetched: Session to a number that grows with every fetch, such as the storage id of its
             newest materialization. Sessions that were never fetched are not fetched again.
         budget: How many sessions beside the two that are always fetched.

@@ -241,7 +241,7 @@ def test_session_that_has_not_closed_is_refused_by_name(market: Market) -> None:
     result = market.run(SESSIONS[94], SESSIONS[95], "fetch_bars")
     assert not result.success
     text = failure_text(result)
-    assert f"Session {SESSIONS[95]} has not closed" in text
+    assert f"Session {SESSIONS[95]} is not there yet" in text
     assert str(SESSIONS[94]) in text
 
 
