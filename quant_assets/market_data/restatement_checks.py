@@ -47,8 +47,8 @@ def not_restated(table: Table, _frame: pl.DataFrame, scope: CheckScope) -> Findi
         passed=False,
         message=(
             f"{rows} row(s) of {sessions} session(s) were restated: {_sentence(first)}"
-            f"{'' if lines.height == 1 else f' ({lines.height} values in all)'}. The restatement sensor "
-            "makes the stored tables again that this affects."
+            f"{'' if lines.height == 1 else f' ({lines.height} values in all)'}. What this affects "
+            "is made again by the command that fetched, or else by the restatements sensor."
         ),
         count=lines.height,
         sample=lines.head(_SAMPLE),
