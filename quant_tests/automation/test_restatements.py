@@ -456,16 +456,21 @@ def test_a_released_row_makes_its_session_again(market: Market) -> None:
     assert rerun_affected(market.runner, market.store) is None
 
 
-def test_the_daily_refetch_asks_for_the_sessions_before_the_newest(market: Market) -> None:
-    requests = refetch_requests(market.store, market.instance, morning(SESSIONS[COUNT]))
+@pytest.mark.parametrize("mornings_later", [0, 1])
+def test_the_daily_refetch_asks_for_the_last_two_ingested_sessions(
+    market: Market, mornings_later: int
+) -> None:
+    """The newest too, once it was ingested: a trading day was priced by a bar restated overnight."""
+    day = SESSIONS[COUNT + mornings_later]
+    requests = refetch_requests(market.store, market.instance, morning(day))
     assert isinstance(requests, list)
     keys: set[str] = set()
     for request in requests:
         first = request.tags.get("dagster/asset_partition_range_start", request.partition_key)
         last = request.tags.get("dagster/asset_partition_range_end", request.partition_key)
         keys |= {key for key in KEYS if str(first) <= key <= str(last)}
-    assert set(KEYS[COUNT - 3 : COUNT - 1]) <= keys
-    assert KEYS[COUNT - 1] not in keys
+    assert set(KEYS[COUNT - 2 : COUNT]) <= keys
+    assert KEYS[COUNT - 3] not in keys
 
 
 def test_the_schedule_says_why_it_skips(market: Market, tmp_path: Path) -> None:
