@@ -28,7 +28,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 
-from quant_resources.errors import ConfigurationError, QuantError, StorageError
+from quant_assets.cli.data_root import make_data_root
+from quant_resources.errors import ConfigurationError, QuantError
 from quant_resources.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -160,13 +161,7 @@ def _assert_free(port: int) -> None:
 @contextmanager
 def _alone(data_root: Path) -> Iterator[None]:
     """Let one `quant dev` at a time work on a data root: two daemons would run schedules twice."""
-    try:
-        data_root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The data root {data_root} cannot be made ({error.strerror}); choose another folder "
-            "with QUANT_DATA_ROOT."
-        ) from error
+    make_data_root(data_root)
     lock = FileLock(data_root / "dev.lock", timeout=0)
     try:
         lock.acquire()

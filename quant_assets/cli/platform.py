@@ -18,6 +18,7 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from quant_assets.cli.data_root import make_data_root
 from quant_assets.cli.graph_runs import GraphRunner, Progress
 from quant_assets.cli.trading_day import TradingDay
 from quant_assets.definitions import all_tables, build_defs
@@ -28,7 +29,7 @@ from quant_resources.broker import Broker
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.dagster_storage import dagster_instance
 from quant_resources.databases import used_databases
-from quant_resources.errors import ConfigurationError, StorageError
+from quant_resources.errors import ConfigurationError
 from quant_resources.exchange.process import ensure_exchange, stop_exchange
 from quant_resources.exchange.spec import MarketSpec
 from quant_resources.ledger.ledger import Ledger
@@ -188,13 +189,7 @@ def only_one(data_root: Path, what: str) -> Iterator[None]:
         ConfigurationError: Another process holds it.
         StorageError: The data root cannot be made.
     """
-    try:
-        data_root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The data root {data_root} cannot be made ({error.strerror}); choose another folder "
-            "with QUANT_DATA_ROOT."
-        ) from error
+    make_data_root(data_root)
     holder = data_root / "command.pid"
     lock = FileLock(data_root / "command.lock", timeout=0)
     try:
