@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from quant_resources.errors import DataError, MissingPartitionError, SchemaError, StorageError
 from quant_resources.store import Store, observed_at
@@ -51,6 +53,49 @@ def test_a_range_is_split_and_read_back_projected(tmp_path: Path) -> None:
     read = store.read(PRICES, columns=["close"]).collect()
     assert read.get_column("close").to_list() == [1.0, 2.0]
     assert store.read(PRICES, ["2024-03-06"]).collect().schema == PRICES.schema
+
+
+def test_every_type_and_every_kind_of_missing_value_comes_back(tmp_path: Path) -> None:
+    """Null and NaN are two things, and a time without its zone is another time."""
+    values = {
+        "session": pl.Series([MONDAY] * 4),
+        "text": pl.Series(["a", "", None, "ä|b"]),
+        "single": pl.Series([1.5, float("nan"), None, float("-inf")], dtype=pl.Float32),
+        "double": pl.Series([0.1, float("nan"), None, 1e300]),
+        "count": pl.Series([2**62, -1, None, 0]),
+        "small": pl.Series([127, -128, None, 0], dtype=pl.Int8),
+        "flag": pl.Series([True, False, None, True]),
+        "moment": pl.Series([at(9), None, at(9, 1), at(0)], dtype=pl.Datetime("us", "UTC")),
+        "local": pl.Series([at(9).replace(tzinfo=None)] * 4, dtype=pl.Datetime("ms")),
+        "held": pl.Series([1, None, 2, 3], dtype=pl.Duration("us")),
+        "side": pl.Series(["buy", "sell", None, "buy"], dtype=pl.Enum(["buy", "sell"])),
+        "list": pl.Series([[1.0, 2.0], [], None, [float("nan")]]),
+        "nothing": pl.Series([None] * 4, dtype=pl.Float64),
+    }
+    frame = pl.DataFrame(values)
+    columns = tuple(Column(name, dtype, "", nullable=True) for name, dtype in frame.schema.items())
+    table = replace(PRICES, name="types", columns=columns, key=())
+    store = Store(tmp_path)
+    store.write(table, frame, ["2024-03-04", "2024-03-05"])
+    assert_frame_equal(store.read(table, ["2024-03-04"]).collect(), frame)
+    assert store.read(table, ["2024-03-05"]).collect().schema == frame.schema
+
+
+def test_a_partition_that_cannot_be_written_is_named_and_leaves_no_half_file(
+    tmp_path: Path,
+) -> None:
+    """Partitions of a range are written at the same time: each is whole or as it was."""
+    store, days = Store(tmp_path), [date(2024, 3, day) for day in range(1, 29)]
+    keys = [day.isoformat() for day in days]
+    (tmp_path / "stage/prices/2024-03-15.parquet").mkdir(parents=True)
+    frame = prices(*((day, "A", float(day.day)) for day in days))
+    with pytest.raises(StorageError, match=r"2024-03-15\.parquet"):
+        store.write(PRICES, frame, keys)
+    names = {file.name for file in (tmp_path / "stage/prices").iterdir()}
+    assert not [name for name in names if name.startswith(".")]
+    for name in names - {"2024-03-15.parquet"}:
+        key = name.removesuffix(".parquet")
+        assert closes(store.read(PRICES, [key])) == [float(date.fromisoformat(key).day)]
 
 
 def test_other_files_beside_partitions_are_none(tmp_path: Path) -> None:
