@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.events.log import EventLogEntry
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._serdes import deserialize_value
 from dagster_postgres import PostgresEventLogStorage
 from pydantic import SecretStr
 from sqlalchemy import create_engine, event, text
@@ -100,7 +103,34 @@ def _recorded(instance: dg.DagsterInstance, run_id: str) -> tuple[object, ...]:
             for record in instance.get_asset_records([key])
         },
         {key: set(instance.get_materialized_partitions(key)) for key in keys},
+        _checks(instance, run_id),
     )
+
+
+def _checks(instance: dg.DagsterInstance, run_id: str) -> Counter[tuple[object, ...]]:
+    """What the table of checks holds of a run: a row per announced partition, and the evaluation."""
+    storage = instance.event_log_storage
+    assert isinstance(storage, PostgresEventLogStorage)
+    with storage.index_connection() as connection:
+        rows = connection.execute(
+            AssetCheckExecutionsTable.select().where(AssetCheckExecutionsTable.c.run_id == run_id)
+        ).mappings()
+        return Counter(
+            (
+                row["asset_key"],
+                row["check_name"],
+                row["partition"],
+                row["execution_status"],
+                row["evaluation_event_storage_id"] is not None,
+                row["evaluation_event_timestamp"] is not None,
+                _kind(row["evaluation_event"]),
+            )
+            for row in rows
+        )
+
+
+def _kind(serialized: str) -> str:
+    return deserialize_value(serialized, EventLogEntry).get_dagster_event().event_type_value
 
 
 def _records(instance: dg.DagsterInstance, run_id: str) -> list[dg.EventLogRecord]:
@@ -130,6 +160,8 @@ def test_a_run_over_many_partitions_is_recorded_as_by_the_original(
         original = _recorded(instance, _run(instance).run_id)
 
     assert ours == original
+    announced = [row for row in ours[-1] if "PLANNED" in row]  # pyright: ignore[reportGeneralTypeIssues, reportOperatorIssue]
+    assert len(announced) == len(DAYS.get_partition_keys())
     assert sum(ours[0].values()) > 4 * len(DAYS.get_partition_keys())  # pyright: ignore[reportAttributeAccessIssue]
 
 
