@@ -19,17 +19,19 @@ from quant_assets.automation.jobs import jobs
 from quant_assets.automation.schedules import schedules
 from quant_assets.automation.sensors import sensors
 from quant_assets.features import checks as features_checks
+from quant_assets.features import label_checks
 from quant_assets.features import schemas as features_schemas
 from quant_assets.market_data import checks as market_data_checks
 from quant_assets.market_data import schemas as market_data_schemas
 from quant_assets.market_span import MarketSpan, market_span
 from quant_assets.models import checks as models_checks
+from quant_assets.models import drift_checks
 from quant_assets.models import schemas as models_schemas
 from quant_assets.orders import checks as orders_checks
 from quant_assets.orders import schemas as orders_schemas
 from quant_assets.orders.assets import order_assets
 from quant_assets.orders.policy import TradingPolicy, load_policy
-from quant_assets.partitions import Partitions, partitions_for
+from quant_assets.partitions import partitions_for
 from quant_assets.performance.assets import performance_assets
 from quant_assets.performance.checks import performance_checks
 from quant_assets.performance.schemas import tables as performance_tables
@@ -84,7 +86,9 @@ def build_defs(
     rules = (
         *market_data_checks.CHECKS,
         *features_checks.CHECKS,
+        *label_checks.CHECKS,
         *models_checks.CHECKS,
+        *drift_checks.CHECKS,
         *signal_checks(chosen),
         *orders_checks.CHECKS,
         *performance_checks(chosen),
@@ -97,13 +101,14 @@ def build_defs(
         *order_assets(signal_tables(chosen)),
         *performance_assets(chosen),
     ]
+    placed = [partitions.place(asset) for asset in assets]
     all_jobs = jobs(tables)
     return dg.Definitions(
-        assets=[*(_on(asset, partitions) for asset in assets), *market_data_assets.EXTERNAL],
+        assets=[*placed, *market_data_assets.EXTERNAL],
         asset_checks=check_definitions(tables, rules, partitions),
         jobs=all_jobs,
-        schedules=schedules(partitions, {job.name: job for job in all_jobs}),
-        sensors=sensors(partitions, all_jobs),
+        schedules=schedules(partitions, tables, {job.name: job for job in all_jobs}),
+        sensors=sensors(partitions, tables, all_jobs),
         resources={
             "table_io": TableIOManager(Store(chosen_settings.data_root), tables),
             **platform_resources(chosen_settings),
@@ -134,15 +139,6 @@ def _policy_resource(settings: Settings) -> dg.ResourceDefinition:
         lambda _context: trading_policy(settings),
         description="Mode, allocations and limits of trading.",
     )
-
-
-def _on(asset: dg.AssetsDefinition, partitions: Partitions) -> dg.AssetsDefinition:
-    # Assets are declared on the default market; here they get the data root's own.
-    def placed(spec: dg.AssetSpec) -> dg.AssetSpec:
-        definition = partitions.of(spec.metadata["quant/grain"])
-        return spec if definition is None else spec.replace_attributes(partitions_def=definition)
-
-    return asset.map_asset_specs(placed)
 
 
 @cache

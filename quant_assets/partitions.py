@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from functools import lru_cache
 from itertools import groupby
 
 import dagster as dg
@@ -16,11 +17,12 @@ import dagster as dg
 from quant_assets.market_span import MarketSpan, default_span
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.errors import ConfigurationError
-from quant_resources.tables import Grain
+from quant_resources.tables import Grain, Table
 
 TIMEZONE = "America/New_York"
-#: Sessions from a signal to the end of its label: bought at the next close, sold at the one after.
-LABEL_HORIZON = 2
+#: Metadata of an asset: what one of its partitions is, and how many sessions later its rows are known.
+GRAIN_METADATA = "quant/grain"
+HORIZON_METADATA = "quant/horizon"
 #: Sessions in one run of a backfill: a year a run bounds memory.
 SESSIONS_PER_RUN = 252
 _WEEKEND = ("0 0 * * 6", "0 0 * * 0")
@@ -32,20 +34,50 @@ class Partitions:
     """The partition definitions of one market.
 
     Attributes:
+        span: The market.
         session: Closed sessions; session T can be materialized from midnight after T.
-        labelled_session: Closed sessions whose label horizon has closed too.
         trading_session: From the first trading session to the current or next session.
         month: Calendar months that can have a model, the current one included.
     """
 
+    span: MarketSpan
     session: dg.TimeWindowPartitionsDefinition
-    labelled_session: dg.TimeWindowPartitionsDefinition
     trading_session: dg.TimeWindowPartitionsDefinition
     month: dg.TimeWindowPartitionsDefinition
 
-    def of(self, grain: Grain) -> dg.TimeWindowPartitionsDefinition | None:
-        """The definition of a table's grain; None for unpartitioned tables."""
-        return None if grain == "none" else getattr(self, grain)
+    def of(self, table: Table) -> dg.TimeWindowPartitionsDefinition | None:
+        """The definition of a table; None for unpartitioned ones."""
+        return self.of_grain(table.grain, table.horizon)
+
+    def of_grain(self, grain: Grain, horizon: int = 0) -> dg.TimeWindowPartitionsDefinition | None:
+        """The definition of a grain; None for unpartitioned tables.
+
+        Args:
+            grain: What one partition is.
+            horizon: Of labelled sessions: how many sessions later their rows are known.
+        """
+        if grain == "none":
+            return None
+        return (
+            self.labelled_session(horizon) if grain == "labelled_session" else getattr(self, grain)
+        )
+
+    def labelled_session(self, horizon: int) -> dg.TimeWindowPartitionsDefinition:
+        """Closed sessions whose label horizon has closed too; one definition per horizon."""
+        return _sessions(self.span.first_session, self.span.last_session, horizon)
+
+    def place(self, asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+        """The asset of a table on this market; it was declared on the default one."""
+
+        def placed(spec: dg.AssetSpec) -> dg.AssetSpec:
+            definition = self.of_grain(
+                spec.metadata[GRAIN_METADATA], spec.metadata.get(HORIZON_METADATA, 0)
+            )
+            return (
+                spec if definition is None else spec.replace_attributes(partitions_def=definition)
+            )
+
+        return asset.map_asset_specs(placed)
 
 
 def partitions_for(span: MarketSpan) -> Partitions:
@@ -56,8 +88,8 @@ def partitions_for(span: MarketSpan) -> Partitions:
     first, last = span.first_session, span.last_session
     if last is None:
         return Partitions(
+            span=span,
             session=_sessions(first),
-            labelled_session=_sessions(first, end_offset=-LABEL_HORIZON),
             trading_session=_sessions(span.first_trading_session, end_offset=1),
             month=dg.MonthlyPartitionsDefinition(
                 start_date=_midnight(span.first_model_month), timezone=TIMEZONE, end_offset=1
@@ -65,8 +97,8 @@ def partitions_for(span: MarketSpan) -> Partitions:
         )
     next_month = date(last.year + last.month // 12, last.month % 12 + 1, 1)
     return Partitions(
+        span=span,
         session=_sessions(first, last),
-        labelled_session=_sessions(first, XNYS.offset(last, -LABEL_HORIZON)),
         trading_session=_sessions(span.first_trading_session, last),
         month=dg.MonthlyPartitionsDefinition(
             start_date=_midnight(span.first_model_month),
@@ -150,19 +182,20 @@ def range_tags(keys: list[str]) -> Mapping[str, str]:
     }
 
 
+@lru_cache
 def _sessions(
-    first: date, last: date | None = None, end_offset: int = 0
+    first: date, last: date | None = None, horizon: int = 0, end_offset: int = 0
 ) -> dg.DailyPartitionsDefinition:
-    # The form with cron "0 0 * * 1-5" hides Friday until Monday; exclusions do not.
-    # Up to the next session: a holiday right after the last one would count as a session.
-    horizon = XNYS.all_sessions[-1] if last is None else XNYS.next(last)
-    holidays = [_midnight(day) for day in XNYS.closed_days(first, horizon)]
+    # The form with cron "0 0 * * 1-5" hides Friday until Monday; exclusions do not. They go on to the session after
+    # the market's last one: a holiday right after it would count as a session, and mappings of labels walk
+    # `horizon` sessions beyond the last partition.
+    closed = XNYS.closed_days(first, XNYS.all_sessions[-1] if last is None else XNYS.next(last))
     return dg.DailyPartitionsDefinition(
         start_date=_midnight(first),
-        end_date=None if last is None else _midnight(XNYS.next(last)),
+        end_date=None if last is None else _midnight(XNYS.next(XNYS.offset(last, -horizon))),
         timezone=TIMEZONE,
-        end_offset=end_offset,
-        exclusions=[*_WEEKEND, *holidays],
+        end_offset=end_offset - horizon if last is None else 0,
+        exclusions=[*_WEEKEND, *(_midnight(day) for day in closed)],
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TABLE_METADATA = "quant/table"
 _ROWS_SHOWN = 15
+_FUNCTION = "table_function"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,37 @@ class TableInput:
 
 @dataclass(frozen=True)
 class TableResult:
-    """What a table asset computed: the rows of its partitions and what a trader would look at."""
+    """What a table asset computed: the rows of its partitions and what a trader would look at.
+
+    Attributes:
+        frame: The rows.
+        metadata: What the UI shows of them, or a function that makes it. Pictures take longer than most
+            tables: made by a function, they are drawn in a run alone and not where only the rows are asked.
+    """
 
     frame: pl.DataFrame
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | Callable[[], Mapping[str, Any]] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, Any]:
+        """The metadata, made now if it was left to a function."""
+        return dict(self.metadata() if callable(self.metadata) else self.metadata)
+
+
+@dataclass(frozen=True)
+class TableFunction:
+    """How tables are computed, as their asset was declared: what computing them without a run needs.
+
+    Attributes:
+        tables: What is computed, in the order of the results.
+        inputs: Parameter name to input.
+        resources: Names of the parameters that are resources.
+        compute: `(context, <inputs>, <resources>) -> one TableResult per table`.
+    """
+
+    tables: tuple[Table, ...]
+    inputs: Mapping[str, TableInput]
+    resources: tuple[str, ...]
+    compute: Callable[..., Sequence[TableResult]]
 
 
 def table_asset(
@@ -75,7 +103,11 @@ def table_asset(
             _attach_metadata(context, table, result)
             return dg.MaterializeResult(value=result.frame)
 
+        def alone(context: Any, **arguments: Any) -> tuple[TableResult]:
+            return (function(context, **arguments),)
+
         _wear_signature(compute, function, dg.MaterializeResult)
+        _remember(compute, TableFunction((table,), inputs, _resources(function, inputs), alone))
         return dg.asset(
             key=table.path.split("/"),
             ins=_asset_ins(inputs),
@@ -86,7 +118,7 @@ def table_asset(
             tags=dict(table.tags),
             group_name=table.stage,
             metadata=_table_metadata(table),
-            partitions_def=partitions.DEFAULT.of(table.grain),
+            partitions_def=partitions.DEFAULT.of(table),
             backfill_policy=_backfill_policy(table, backfill),
             io_manager_key="table_io",
         )(compute)
@@ -131,6 +163,8 @@ def table_multi_asset(
             )
 
         _wear_signature(compute, function, tuple[(dg.MaterializeResult,) * len(tables)])
+        resources = _resources(function, inputs)
+        _remember(compute, TableFunction(tuple(tables), inputs, resources, function))
         return dg.multi_asset(
             # As the op of a single asset is named, so that a failed step is read the same way.
             name=f"{first.stage}__{function.__name__}",
@@ -151,11 +185,18 @@ def table_multi_asset(
             },
             ins=_asset_ins(inputs),
             deps=_asset_deps(deps),
-            partitions_def=partitions.DEFAULT.of(first.grain),
+            partitions_def=partitions.DEFAULT.of(first),
             backfill_policy=_backfill_policy(first, backfill),
         )(compute)
 
     return decorate
+
+
+def table_function(asset: dg.AssetsDefinition) -> TableFunction | None:
+    """The function of a table's asset, wherever it was placed; None for other assets."""
+    computed = asset.op.compute_fn if asset.is_executable else None
+    decorated = getattr(computed, "decorated_fn", None)
+    return getattr(decorated, _FUNCTION, None)
 
 
 def sessions_of(context: dg.AssetExecutionContext) -> list[date]:
@@ -208,6 +249,17 @@ def column_metadata(table: Table) -> dict[str, Any]:
     }
 
 
+def known_keys(store: Store, table: Table, keys: Iterable[str]) -> list[str]:
+    """The partitions of an input that can be known, of those that its mapping names.
+
+    A month's first model is asked for before the newest labels of the month before can be known; what
+    reads labels filters on `known_session` besides.
+    """
+    named = list(keys)
+    cut = len(named) - table.horizon
+    return named[:cut] + [key for key in named[cut:] if store.exists(table, key)]
+
+
 class TableIOManager(dg.IOManager):
     """Loads inputs as lazy frames and stores outputs through the `Store`.
 
@@ -237,16 +289,7 @@ class TableIOManager(dg.IOManager):
         table = self._table(context.asset_key)
         if not context.has_asset_partitions:
             return self._store.read(table)
-        keys = list(context.asset_partition_keys)
-        return self._store.read(table, self._known(table, keys))
-
-    def _known(self, table: Table, keys: list[str]) -> list[str]:
-        # A month's first model is asked for before the newest labels of the month before can be
-        # known; what reads labels filters on `known_session` besides.
-        if table.grain != "labelled_session":
-            return keys
-        cut = len(keys) - partitions.LABEL_HORIZON
-        return keys[:cut] + [key for key in keys[cut:] if self._store.exists(table, key)]
+        return self._store.read(table, known_keys(self._store, table, context.asset_partition_keys))
 
     def _table(self, key: dg.AssetKey) -> Table:
         try:
@@ -272,7 +315,11 @@ def _asset_deps(deps: Iterable[TableInput]) -> list[dg.AssetDep]:
 
 
 def _table_metadata(table: Table) -> dict[str, Any]:
-    return {**column_metadata(table), "quant/grain": table.grain}
+    return {
+        **column_metadata(table),
+        partitions.GRAIN_METADATA: table.grain,
+        partitions.HORIZON_METADATA: table.horizon,
+    }
 
 
 def _backfill_policy(table: Table, backfill: bool) -> dg.BackfillPolicy | None:
@@ -301,11 +348,21 @@ def _wear_signature(
     compute.__module__ = function.__module__
 
 
+def _resources(function: Callable[..., Any], inputs: Mapping[str, TableInput]) -> tuple[str, ...]:
+    _context, *names = inspect.signature(function).parameters
+    return tuple(name for name in names if name not in inputs)
+
+
+def _remember(compute: Callable[..., Any], function: TableFunction) -> None:
+    # On the function that Dagster keeps: the asset is copied when it is placed on a market.
+    compute.__dict__[_FUNCTION] = function
+
+
 def _attach_metadata(context: dg.AssetExecutionContext, table: Table, result: TableResult) -> None:
     asset = dg.AssetKey(table.path.split("/"))
     column = table.partition_column
     if column is None:
-        counted = {"dagster/row_count": result.frame.height, **dict(result.metadata)}
+        counted = {"dagster/row_count": result.frame.height, **result.shown()}
         context.add_asset_metadata(counted, asset_key=asset)
         return
     counts = {
@@ -317,7 +374,7 @@ def _attach_metadata(context: dg.AssetExecutionContext, table: Table, result: Ta
             {"dagster/row_count": counts.get(key, 0)}, asset_key=asset, partition_key=key
         )
     # A picture weighs tens of kilobytes: only the newest partition of a range carries it.
-    context.add_asset_metadata(dict(result.metadata), asset_key=asset, partition_key=keys[-1])
+    context.add_asset_metadata(result.shown(), asset_key=asset, partition_key=keys[-1])
 
 
 def _column_text(column: Column) -> str:

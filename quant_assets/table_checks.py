@@ -102,20 +102,21 @@ def _definition(rule: TableCheck, partitions: Partitions) -> dg.AssetChecksDefin
         required_resource_keys={"store", "ledger", "broker"},
     )
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        keys = _partition_keys(context, rule.table, partitions)
+        keys = run_partitions(context, rule.table, partitions)
         store: Store = context.resources.store
         scope = CheckScope(keys, store, context.resources.ledger, context.resources.broker)
         named = None if rule.table.partition_column is None else keys
         frame = store.read(rule.table, named, rule.columns).collect()
-        return _result(rule, rule.function(frame, scope), keys)
+        return check_result(rule.function(frame, scope), keys, blocking=rule.blocking)
 
     return check
 
 
-def _partition_keys(
+def run_partitions(
     context: dg.AssetCheckExecutionContext, table: Table, partitions: Partitions
 ) -> list[str]:
-    definition = partitions.of(table.grain)
+    """The partitions of a table that a check's run is about; none for unpartitioned tables."""
+    definition = partitions.of(table)
     if definition is None:
         return []
     tags = context.run.tags
@@ -132,7 +133,23 @@ def _partition_keys(
     return store.partitions(table)[-1:]
 
 
-def _result(rule: TableCheck, finding: Finding, keys: Sequence[str]) -> dg.AssetCheckResult:
+def check_result(
+    finding: Finding,
+    keys: Sequence[str],
+    *,
+    blocking: bool,
+    table: Table | None = None,
+    check_name: str | None = None,
+) -> dg.AssetCheckResult:
+    """What the UI shows of a finding.
+
+    Args:
+        finding: What was found.
+        keys: The partitions that were looked at.
+        blocking: Whether a breach is an error, or else a warning.
+        table: Its table, where one step holds several checks.
+        check_name: The check's name, where one step holds several checks.
+    """
     metadata: dict[str, dg.MetadataValue] = {
         "message": dg.MetadataValue.text(finding.message),
         "rows_in_breach": dg.MetadataValue.int(finding.count),
@@ -148,7 +165,9 @@ def _result(rule: TableCheck, finding: Finding, keys: Sequence[str]) -> dg.Asset
         metadata["sample"] = shown_table(finding.sample)
     return dg.AssetCheckResult(
         passed=finding.passed,
-        severity=dg.AssetCheckSeverity.ERROR if rule.blocking else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
         description=finding.message,
         metadata=metadata,
+        asset_key=None if table is None else table.path.split("/"),
+        check_name=check_name,
     )

@@ -39,6 +39,7 @@ class Column:
         minimum: Smallest legal value, inclusive.
         maximum: Largest legal value, inclusive.
         allowed: The closed list of legal values.
+        lies_ahead: Whether a date or time may lie after the row's own session (an expiry).
     """
 
     name: str
@@ -49,6 +50,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] | None = None
+    lies_ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,12 @@ class Table:
         columns: Columns in stored order.
         key: Columns that identify a row; empty where rows may repeat (raw deliveries).
         vintaged: Whether every write adds an immutable vintage (column `observed_at`).
+        horizon: Sessions after its partition's session at whose close a row is known: those of a
+            `labelled_session` lie in the future of the session they are stored under, all others are
+            known at its close (0).
+
+    Raises:
+        SchemaError: A labelled table says nothing of when it is known, or another one claims a horizon.
     """
 
     stage: str
@@ -75,6 +83,15 @@ class Table:
     kinds: tuple[str, ...] = ("polars", "parquet")
     vintaged: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+    horizon: int = 0
+
+    def __post_init__(self) -> None:
+        labelled = self.grain == "labelled_session"
+        if self.horizon < 0 or labelled != (self.horizon > 0):
+            raise SchemaError(
+                f"Table {self.path} of grain {self.grain} declares the horizon {self.horizon}; a labelled_session "
+                "table needs the number of sessions after which it is known, any other has none."
+            )
 
     @property
     def path(self) -> str:

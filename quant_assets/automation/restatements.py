@@ -29,7 +29,7 @@ import dagster as dg
 import polars as pl
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 
-from quant_assets.automation.jobs import job_of_asset
+from quant_assets.automation.jobs import REPEATED_GRAINS, job_of_asset
 from quant_assets.automation.restatement_journal import (
     Journal,
     PlannedRun,
@@ -50,14 +50,13 @@ from quant_assets.market_data.stored_restatements import (
     restated_symbols,
     stale_in_store,
 )
-from quant_assets.partitions import stretches, years
+from quant_assets.partitions import GRAIN_METADATA, HORIZON_METADATA, stretches, years
 from quant_resources.errors import ConfigurationError
 from quant_resources.settings import load_settings
 from quant_resources.store import Store
 
 _DELIVERIES: Final = (RAW_BARS, CORPORATE_ACTIONS)
 _JUDGED: Final = (BARS, QUARANTINE)
-_REPEATED_GRAINS: Final = ("session", "labelled_session", "none")
 _KEPT_GRAINS: Final = ("month",)
 _NAMED: Final = 3
 #: Asset to its stale partitions, ascending; none for unpartitioned ones.
@@ -174,7 +173,7 @@ def downstream(
     found: Stale = {}
     for key in graph.toposorted_asset_keys:
         grain = _grain(graph, key)
-        if grain not in (*_REPEATED_GRAINS, *_KEPT_GRAINS):
+        if grain not in (*REPEATED_GRAINS, *_KEPT_GRAINS):
             continue
         definition = graph.get(key).partitions_def
         wanted = set(known.get(key, ()))
@@ -185,7 +184,7 @@ def downstream(
             continue
         if key not in exact:
             for parent in sorted(graph.get(key).parent_keys & set(found)):
-                if _grain(graph, parent) in _REPEATED_GRAINS:
+                if _grain(graph, parent) in REPEATED_GRAINS:
                     wanted |= _readers(graph, parent, found[parent], key)
         made = wanted & set(instance.get_materialized_partitions(key)) if wanted else set()
         if made:
@@ -216,7 +215,7 @@ def _steps(graph: AssetGraph, affected: Stale) -> list[Step]:
     placed: set[dg.AssetKey] = set()
     for key in affected:
         grain = _grain(graph, key)
-        if key in placed or grain not in _REPEATED_GRAINS:
+        if key in placed or grain not in REPEATED_GRAINS:
             continue
         together = sorted(graph.get(key).execution_set_asset_keys)
         placed.update(together)
@@ -235,7 +234,7 @@ def _steps(graph: AssetGraph, affected: Stale) -> list[Step]:
         steps.append(
             Step(
                 tables=[other.to_user_string() for other in together],
-                job=job_of_asset(path, grain),
+                job=job_of_asset(path, grain, _horizon(graph, key)),
                 runs=runs,
             )
         )
@@ -281,4 +280,8 @@ def _first_session(graph: AssetGraph) -> date:
 
 
 def _grain(graph: AssetGraph, key: dg.AssetKey) -> str:
-    return str(graph.get(key).metadata.get("quant/grain", ""))
+    return str(graph.get(key).metadata.get(GRAIN_METADATA, ""))
+
+
+def _horizon(graph: AssetGraph, key: dg.AssetKey) -> int:
+    return int(graph.get(key).metadata.get(HORIZON_METADATA, 0))

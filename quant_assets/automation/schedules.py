@@ -6,7 +6,7 @@ cron would ask for Friday's session again on Sunday and on holidays, and some of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -14,10 +14,10 @@ import dagster as dg
 
 from quant_assets.automation import jobs
 from quant_assets.automation.refetching import refetch_runs, sessions_due
-from quant_assets.partitions import LABEL_HORIZON, TIMEZONE, Partitions, range_tags
+from quant_assets.partitions import TIMEZONE, Partitions, range_tags
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.store import Store
-from quant_resources.tables import Grain
+from quant_resources.tables import Grain, Table
 
 #: After the newest session has been asked for, before anything is computed from it.
 REFETCH_CRON = "15 7 * * 1-5"
@@ -34,20 +34,22 @@ class DailyStep:
         grain: Grain of its partitions.
         cron: When, in New York time, every weekday.
         partition: From the trading session of today to the partition to run, or a reason to skip.
+        horizon: Of labels: after how many sessions they are known.
     """
 
     job: str
     grain: Grain
     cron: str
     partition: Callable[[date], date | str]
+    horizon: int = 0
 
 
 def _previous(today: date) -> date:
     return XNYS.previous(today)
 
 
-def _labelled(today: date) -> date:
-    return XNYS.offset(XNYS.previous(today), -LABEL_HORIZON)
+def _labelled(horizon: int) -> Callable[[date], date]:
+    return lambda today: XNYS.offset(XNYS.previous(today), -horizon)
 
 
 def _new_month(today: date) -> date | str:
@@ -61,15 +63,21 @@ def _today(today: date) -> date:
     return today
 
 
-STEPS: tuple[DailyStep, ...] = (
-    DailyStep(jobs.INGEST, "session", "0 7 * * 1-5", _previous),
-    DailyStep(jobs.LABEL, "labelled_session", "30 7 * * 1-5", _labelled),
-    DailyStep(jobs.TRAIN, "month", "40 7 * * 1-5", _new_month),
-    DailyStep(jobs.SIGNAL, "session", "0 8 * * 1-5", _previous),
-    DailyStep(jobs.COMPARE, "session", "15 8 * * 1-5", _previous),
-    DailyStep(jobs.TRADE, "trading_session", "0 9 * * 1-5", _today),
-    DailyStep(jobs.SETTLE, "trading_session", "0 18 * * 1-5", _today),
-)
+def daily_steps(tables: Iterable[Table]) -> tuple[DailyStep, ...]:
+    """The steps of a day in their order, those of labels one per horizon."""
+    labels = (
+        DailyStep(job, "labelled_session", "30 7 * * 1-5", _labelled(horizon), horizon)
+        for job, horizon in jobs.label_jobs(table.horizon for table in tables).items()
+    )
+    return (
+        DailyStep(jobs.INGEST, "session", "0 7 * * 1-5", _previous),
+        *labels,
+        DailyStep(jobs.TRAIN, "month", "40 7 * * 1-5", _new_month),
+        DailyStep(jobs.SIGNAL, "session", "0 8 * * 1-5", _previous),
+        DailyStep(jobs.COMPARE, "session", "15 8 * * 1-5", _previous),
+        DailyStep(jobs.TRADE, "trading_session", "0 9 * * 1-5", _today),
+        DailyStep(jobs.SETTLE, "trading_session", "0 18 * * 1-5", _today),
+    )
 
 
 def requested(step: DailyStep, now: datetime, partitions: Partitions) -> dg.RunRequest | str:
@@ -86,7 +94,7 @@ def requested(step: DailyStep, now: datetime, partitions: Partitions) -> dg.RunR
     answer = step.partition(today)
     if isinstance(answer, str):
         return f"{today}: {answer}."
-    definition = partitions.of(step.grain)
+    definition = partitions.of_grain(step.grain, step.horizon)
     key = answer.isoformat()
     if definition is None or not definition.has_partition_key(key):
         return f"{key} lies outside the market of this data root; job {step.job} has nothing to do."
@@ -131,9 +139,11 @@ def freshness_request(now: datetime) -> dg.RunRequest | str:
     return dg.RunRequest(run_key=f"{jobs.FRESHNESS}-{local:%Y-%m-%dT%H:%M}")
 
 
-def schedules(partitions: Partitions, known: Mapping[str, object]) -> list[dg.ScheduleDefinition]:
+def schedules(
+    partitions: Partitions, tables: Iterable[Table], known: Mapping[str, object]
+) -> list[dg.ScheduleDefinition]:
     """One schedule per step whose job exists, stopped by default."""
-    daily = [_schedule(step, partitions) for step in STEPS if step.job in known]
+    daily = [_schedule(step, partitions) for step in daily_steps(tables) if step.job in known]
     return [
         *daily,
         *([_daily_refetch()] if jobs.REFETCH in known else []),

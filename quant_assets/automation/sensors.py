@@ -10,7 +10,7 @@ Each look of ``restatements`` goes on with one plan: the tables that no longer f
 deliveries are asked for, one after another, and nothing else (restatements.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -30,25 +30,28 @@ from quant_assets.partitions import Partitions
 from quant_resources.broker import Broker
 from quant_resources.ledger.ledger import Ledger
 from quant_resources.store import Store
+from quant_resources.tables import Table
 
 _SECONDS_BETWEEN_LOOKS = 60
 _SECONDS_BETWEEN_STEPS = 30
-#: The jobs whose tables can be made again.
-_REPEATED = (jobs.INGEST, jobs.LABEL, jobs.SIGNAL, jobs.COMPARE, jobs.BACKTEST)
 
 
 def sensors(
-    partitions: Partitions, known: Sequence[UnresolvedAssetJobDefinition]
+    partitions: Partitions,
+    tables: Iterable[Table],
+    known: Sequence[UnresolvedAssetJobDefinition],
 ) -> list[dg.SensorDefinition]:
     """All sensors of the graph, stopped by default.
 
     Args:
         partitions: Partition definitions of the market.
+        tables: Every table of the graph.
         known: The jobs of the graph.
     """
+    repeated = jobs.repeated_jobs(tables)
     return [
         _order_updates(partitions),
-        _restatements([job for job in known if job.name in _REPEATED]),
+        _restatements([job for job in known if job.name in repeated]),
     ]
 
 

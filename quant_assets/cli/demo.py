@@ -5,7 +5,7 @@
 3. Ingest, validate, compute features and labels, train month by month, make signals: all history.
 4. For each trading session: learn the session before; freeze and send the batch before the open; let
    the market open and close; book the fills, reconcile, report.
-5. Learn the last session, backtest, and show what happened.
+5. Learn the last session, make the labels of longer horizons, backtest, and show what happened.
 
 Each step looks for what is already there, so that the same command goes on after any interruption:
 partitions are not made twice, the exchange's clock only moves forward, a frozen batch is finished.
@@ -155,7 +155,8 @@ def _live_through(platform: Platform, runner: GraphRunner, control: ExchangeCont
         if day.traded(session):
             continue
         advance_to(control, datetime.combine(session, _MORNING, NEW_YORK))
-        day.learn_until(XNYS.previous(session))
+        # A run for every horizon on every morning costs seconds: step 5 makes the others at once.
+        day.learn_until(XNYS.previous(session), complete=False)
         advance_to(control, datetime.combine(session, _BEFORE_OPEN, NEW_YORK))
         day.trade(session)
         advance_to(control, datetime.combine(session, _EVENING, NEW_YORK))

@@ -13,7 +13,8 @@ from time import perf_counter
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from quant_assets.partitions import range_tags, stretches, years
+from quant_assets.automation.jobs import label_jobs
+from quant_assets.partitions import HORIZON_METADATA, range_tags, stretches, years
 from quant_assets.table_checks import FIRST_PARTITION, LAST_PARTITION
 from quant_resources.errors import QuantError
 
@@ -95,6 +96,11 @@ class GraphRunner:
             self.instance.get_latest_materialization_event(asset) is None
             for asset in self._assets(job)
         )
+
+    def label_horizons(self) -> dict[str, int]:
+        """The graph's jobs of labels and after how many sessions theirs are known, the shortest first."""
+        nodes = self.definitions.resolve_asset_graph().asset_nodes
+        return label_jobs(int(node.metadata.get(HORIZON_METADATA, 0)) for node in nodes)
 
     def check_counts(self) -> tuple[int, int]:
         """How many checks of the graph passed and failed when they were last evaluated."""

@@ -27,8 +27,14 @@ def status(
 ) -> None:
     """Show the state of the data root without starting anything."""
     from quant_assets.cli.shown import print_document, print_rows
-    from quant_assets.cli.stored_data import clock_in_force, stored_coverage, stored_freshness
+    from quant_assets.cli.stored_data import (
+        clock_in_force,
+        sessions_missing,
+        stored_coverage,
+        stored_freshness,
+    )
     from quant_assets.definitions import all_tables
+    from quant_assets.features import schemas as features_schemas
     from quant_assets.market_data.coverage import by_session, by_symbol
     from quant_assets.market_span import remembered_span
     from quant_assets.signals.discovery import discover
@@ -43,6 +49,7 @@ def status(
             f"There is no data root {settings.data_root} yet: run `quant demo`, or set QUANT_DATA_ROOT."
         )
     store = Store(settings.data_root)
+    missing = sessions_missing(store, features_schemas.TABLES)
     rows: list[dict[str, Any]] = []
     for table in all_tables(discover()):
         keys = store.partitions(table)
@@ -52,6 +59,7 @@ def status(
                 "partitions": len(keys) if table.partition_column else int(store.exists(table)),
                 "first": keys[0] if keys else None,
                 "newest": keys[-1] if keys else None,
+                "missing": len(missing[table.path]) if table.path in missing else None,
             }
         )
     now, whose = clock_in_force(settings)
@@ -99,6 +107,12 @@ def status(
     _print_freshness(console, fresh, whose)
     _print_coverage(console, covered)
     print_rows(console, "Tables", rows)
+    incomplete = [f"{path} ({len(keys)})" for path, keys in missing.items() if keys]
+    if incomplete:
+        console.print(
+            f"Sessions whose bars are stored are missing in {', '.join(incomplete)}: `quant backfill` makes them.",
+            highlight=False,
+        )
 
 
 def _print_freshness(console: Console, fresh: Freshness, whose: str) -> None:

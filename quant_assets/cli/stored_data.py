@@ -6,6 +6,7 @@ show. Does not belong here: what is expected (market_data/coverage.py) and when 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -18,6 +19,7 @@ from quant_resources.exchange.process import EXCHANGE_FOLDER, running_exchange
 from quant_resources.exchange.state import State
 from quant_resources.settings import Settings
 from quant_resources.store import Store
+from quant_resources.tables import Table
 
 
 def clock_in_force(settings: Settings) -> tuple[datetime, str]:
@@ -44,6 +46,24 @@ def stored_freshness(settings: Settings, store: Store, now: datetime) -> Freshne
     if span is None:
         return freshness(now, stored)
     return freshness(now, stored, span.first_session, span.last_session)
+
+
+def sessions_missing(store: Store, tables: Iterable[Table]) -> dict[str, list[str]]:
+    """Table path to the sessions that the stored bars could fill and the table does not hold.
+
+    A data root that was made before a table existed lacks all of them.
+
+    Args:
+        store: The data root.
+        tables: Tables by session that follow from bars; labels follow when their horizon has closed.
+    """
+    sessions = store.partitions(BARS)
+    missing: dict[str, list[str]] = {}
+    for table in tables:
+        stored = set(store.partitions(table))
+        possible = sessions[: len(sessions) - min(table.horizon, len(sessions))]
+        missing[table.path] = [key for key in possible if key not in stored]
+    return missing
 
 
 def stored_coverage(

@@ -12,7 +12,6 @@ from datetime import date
 from quant_assets.automation import jobs
 from quant_assets.cli.graph_runs import GraphRunner
 from quant_assets.market_span import MarketSpan
-from quant_assets.partitions import LABEL_HORIZON
 from quant_resources.calendar import XNYS
 
 
@@ -30,22 +29,30 @@ class TradingDay:
         self._span = span
         self._strategies = tuple(strategies)
 
-    def learn_until(self, session: date) -> None:
+    def learn_until(self, session: date, complete: bool = True) -> None:
         """Everything that is known at the close of `session`, from the first session of the market."""
-        self.learn(XNYS.sessions(self._span.first_session, session))
+        self.learn(XNYS.sessions(self._span.first_session, session), complete)
 
-    def learn(self, sessions: Sequence[date]) -> None:
+    def learn(self, sessions: Sequence[date], complete: bool = True) -> None:
         """Market data, features, labels, models and signals of neighbouring closed sessions.
 
         Labels of the last sessions stay out: they are known only when their horizon has closed.
+
+        Args:
+            sessions: The sessions, ascending.
+            complete: Whether labels that no model learns from, those of longer horizons, are made too; the
+                decisions of the next day do not need them.
         """
         keys = [day.isoformat() for day in sessions]
         self._runner.ensure(jobs.INGEST, keys)
-        newly_labelled = (XNYS.offset(day, -LABEL_HORIZON) for day in sessions)
-        self._runner.ensure(
-            jobs.LABEL,
-            [day.isoformat() for day in newly_labelled if day >= self._span.first_session],
-        )
+        for job, horizon in self._runner.label_horizons().items():
+            if job != jobs.LABEL and not complete:
+                continue
+            newly_labelled = (XNYS.offset(day, -horizon) for day in sessions)
+            self._runner.ensure(
+                job,
+                [day.isoformat() for day in newly_labelled if day >= self._span.first_session],
+            )
         for month in self._months(sessions):
             self._runner.ensure(jobs.TRAIN, [month.isoformat()])
         self._runner.ensure(jobs.SIGNAL, keys, optional=self._strategies)

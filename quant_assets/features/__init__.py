@@ -5,8 +5,10 @@ Does not belong here: prices and adjustment (before), models and which labels th
 (after).
 """
 
+from quant_assets.features import checks, label_checks
 from quant_assets.features.assets import ASSETS
-from quant_assets.features.checks import CHECKS
 from quant_assets.features.schemas import TABLES
+
+CHECKS = (*checks.CHECKS, *label_checks.CHECKS)
 
 __all__ = ["ASSETS", "CHECKS", "TABLES"]

@@ -1,8 +1,8 @@
 """The formulas of Alpha158 on one block of securities.
 
 Belongs here: the derived series, and the arithmetic of each group of columns. Does not belong
-here: checking and laying out frames (`alpha158.py`), the rolling arithmetic itself
-(`window_lattice.py`).
+here: checking frames (`alpha158.py`), laying them out (`block_layout.py`), the rolling arithmetic
+itself (`window_lattice.py`).
 
 Element-wise steps are float32 and rolling results float64, as in Qlib; where a float32 step is
 kept, it decides the last bits of the result. pandas, which Qlib rolls with, takes an infinite
@@ -17,26 +17,34 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from quant_assets.features.alpha158_formulas import WINDOWS
+from quant_assets.features.alpha158_formulas import LOOKBACK, WINDOWS
 from quant_assets.features.window_lattice import (
+    EVERY_SESSION,
+    LAST_SESSION,
+    Flags,
     Moments,
     Observations,
+    Rows,
     Windows,
     centred_products,
     highest_with_lag,
     lag_weighted,
+    last,
     moments,
     rank_of_today,
     rolling,
-    shift,
     smallest,
 )
 
 Series = NDArray[Any]
+Places = slice | NDArray[np.int64]
 Columns = Iterator[tuple[str, Series]]
 
 NEGLIGIBLE: Final = 1e-12
 """Qlib's guard against division by zero; in float32 it vanishes unless the other term is 0."""
+
+SLICED_RUNS: Final = 24
+"""Runs of rows up to which copying one after the other is quicker than by row numbers."""
 
 FLAT_VARIANCE: Final = 2e-5**2
 """Qlib calls a series constant where its rolling standard deviation is at most 2e-5, in its own units."""
@@ -44,13 +52,16 @@ FLAT_VARIANCE: Final = 2e-5**2
 
 @dataclass(frozen=True)
 class Block:
-    """Some securities on the calendar, one behind the other, each after `PAD` empty rows.
+    """Some securities on the calendar, laid out as `window_lattice` wants them.
+
+    The first `LOOKBACK` rows are only looked back at: features are computed of the `rows` after
+    them.
 
     Attributes:
         open: Float32, NaN where not observed; likewise high, low, close, volume and vwap.
-        age: Sessions since the listing, 1 on the listing's own; 0 in pads.
-        rows: The rows of the wanted bars.
-        first_result: Number of the first of them in the whole result.
+        age: Sessions since the listing, 1 on the listing's own; 0 where nothing is known.
+        wanted: Where the wanted bars stand in the flattened last rows.
+        results: Their rows of the whole result.
     """
 
     open: NDArray[np.float32]
@@ -59,10 +70,24 @@ class Block:
     close: NDArray[np.float32]
     volume: NDArray[np.float32]
     vwap: NDArray[np.float32]
-    age: NDArray[np.int32]
-    rows: NDArray[np.int64]
-    first_result: int
+    age: NDArray[np.float32]
+    wanted: NDArray[np.int64]
+    results: slice
     _observations: list[Observations] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """How many rows features are computed of."""
+        return len(self.close) - LOOKBACK
+
+    @property
+    def window_rows(self) -> Rows:
+        """The sessions whose windows are wanted."""
+        return LAST_SESSION if self.rows == 1 else EVERY_SESSION
+
+    def last(self, values: Series, lag: int = 0) -> Series:
+        """Return the rows that features are computed of, or those `lag` sessions earlier."""
+        return last(values, self.rows, lag)
 
     def observations(self, series: Series) -> Observations:
         """Describe the gaps of a series; series with the same gaps share one description."""
@@ -70,7 +95,7 @@ class Block:
         for known in self._observations:
             if np.array_equal(known.observed, observed):
                 return known
-        self._observations.append(Observations(observed))
+        self._observations.append(Observations(observed, self.window_rows))
         return self._observations[-1]
 
     def moments(self, series: Series) -> Moments:
@@ -78,25 +103,49 @@ class Block:
         return moments(series, self.observations(series))
 
     @cached_property
-    def listed(self) -> NDArray[np.bool_]:
+    def runs(self) -> list[tuple[Places, Places]]:
+        """Where wanted bars stand in the flattened last rows, and in the block's part of the result.
+
+        As slices, unless they are so scattered that one array of row numbers is quicker.
+        """
+        breaks = np.flatnonzero(np.diff(self.wanted) != 1) + 1
+        if len(breaks) > SLICED_RUNS:
+            return [(self.wanted, slice(None))]
+        edges = zip([0, *breaks], [*breaks, len(self.wanted)], strict=True)
+        first = self.wanted
+        return [(slice(first[a], first[a] + b - a), slice(a, b)) for a, b in edges]
+
+    @cached_property
+    def listed(self) -> Flags:
         """Rows from the listing on, observed or not."""
         return self.age > 0
 
     @cached_property
     def sessions_listed(self) -> Windows:
         """Sessions of each window since the listing."""
-        age = np.where(self.listed, self.age, np.nan).astype(np.float32)
-        return {window: np.minimum(age, np.float32(window)) for window in WINDOWS}
+        return {window: np.minimum(self.last(self.age), np.float32(window)) for window in WINDOWS}
 
     @cached_property
-    def previous_close(self) -> Series:
-        """Close one session earlier."""
-        return shift(self.close, 1)
+    def partial_windows(self) -> dict[int, tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]]:
+        """Where a wanted bar's window lacks some of its closes, but not all, and how many it has."""
+        windows = {}
+        is_wanted = np.zeros(self.last(self.close).shape, dtype=np.bool_)
+        is_wanted.reshape(-1)[self.wanted] = True
+        for window in WINDOWS:
+            count = self.last(self.close_moments.observations.count[window])
+            partial = np.nonzero(is_wanted & (count < window) & (count > 0))
+            windows[window] = partial, count[partial].astype(np.int64)
+        return windows
+
+    @cached_property
+    def exact_close(self) -> Series:
+        """The close as float64, of the rows that features are computed of."""
+        return self.last(self.close).astype(np.float64)
 
     @cached_property
     def close_ratio(self) -> Series:
         """Close over the close one session earlier."""
-        return self.close / self.previous_close
+        return self.close[1:] / self.close[:-1]
 
     @cached_property
     def close_moments(self) -> Moments:
@@ -120,52 +169,74 @@ def columns(bar: Block) -> Columns:
 
 def _bar_shape(bar: Block) -> Columns:
     """KMID, KLEN, KMID2, KUP, KUP2, KLOW, KLOW2, KSFT, KSFT2."""
-    length = bar.high - bar.low
+    opening, high, low, close = (bar.last(x) for x in (bar.open, bar.high, bar.low, bar.close))
+    length = high - low
     guarded = length + np.float32(NEGLIGIBLE)
-    body = bar.close - bar.open
-    upper = bar.high - np.maximum(bar.open, bar.close)
-    lower = np.minimum(bar.open, bar.close) - bar.low
-    skew = np.float32(2) * bar.close - bar.high - bar.low
-    yield "KLEN", length / bar.open
+    body = close - opening
+    upper = high - np.maximum(opening, close)
+    lower = np.minimum(opening, close) - low
+    skew = np.float32(2) * close - high - low
+    yield "KLEN", length / opening
     for name, part in (("KMID", body), ("KUP", upper), ("KLOW", lower), ("KSFT", skew)):
-        yield name, part / bar.open
+        yield name, part / opening
         yield f"{name}2", part / guarded
 
 
 def _price_ratios(bar: Block) -> Columns:
     """OPEN0, HIGH0, LOW0, VWAP0, ROC."""
-    yield "OPEN0", bar.open / bar.close
-    yield "HIGH0", bar.high / bar.close
-    yield "LOW0", bar.low / bar.close
-    yield "VWAP0", bar.vwap / bar.close
+    close = bar.last(bar.close)
+    yield "OPEN0", bar.last(bar.open) / close
+    yield "HIGH0", bar.last(bar.high) / close
+    yield "LOW0", bar.last(bar.low) / close
+    yield "VWAP0", bar.last(bar.vwap) / close
     for window in WINDOWS:
-        yield f"ROC{window}", shift(bar.close, window) / bar.close
+        yield f"ROC{window}", bar.last(bar.close, window) / close
 
 
 def _closes(bar: Block) -> Columns:
     """MA, STD, BETA, RSQR, RESI, RANK."""
-    close, rolled = bar.close.astype(np.float64), bar.close_moments
-    seen = rolled.observations
-    weighted = lag_weighted(rolled.total)
-    ranks = rank_of_today(bar.close, WINDOWS)
+    close, rolled, seen = bar.exact_close, bar.close_moments, bar.close_moments.observations
+    weighted_total = lag_weighted(rolled.total, bar.window_rows)
     for window in WINDOWS:
-        count, lags, spread = seen.count[window], seen.lags[window], seen.lag_spread[window]
-        yield f"MA{window}", rolled.mean[window] / close
-        yield f"STD{window}", rolled.deviation(window) / close
+        total, weighted, mean, squares, count, lags, spread, divisor = (
+            bar.last(windows[window])
+            for windows in (
+                *(rolled.total, weighted_total, rolled.mean, rolled.squares),
+                *(seen.count, seen.lags, seen.lag_spread, seen.divisor),
+            )
+        )
+        yield f"MA{window}", mean / close
+        yield f"STD{window}", _deviation(rolled, window, bar) / close
         # Time runs against the lag, so that the covariance with time is that with the lag, negated.
-        covariance = lags * rolled.total[window] - count * weighted[window]
+        covariance = lags * total - count * weighted
         slope = covariance / spread
         yield f"BETA{window}", slope / close
-        explained = covariance * covariance / (spread * count * rolled.squares[window])
-        yield f"RSQR{window}", np.where(_flat(rolled, window), np.nan, explained)
-        line = rolled.mean[window] + slope * lags / seen.divisor[window]
+        explained = covariance * covariance / (spread * count * squares)
+        yield f"RSQR{window}", _undefined(explained, _flat(rolled, window, bar))
+        line = mean + slope * lags / divisor
         yield f"RESI{window}", (close - line) / close
-        yield f"RANK{window}", np.where(seen.observed, ranks[window] / count, np.nan)
+    missing = ~bar.last(seen.observed)
+    for window, rank in rank_of_today(bar.close, WINDOWS, bar.rows).items():
+        share = rank / bar.last(seen.count[window]).astype(np.float32)
+        yield f"RANK{window}", _undefined(share, missing)
 
 
-def _flat(rolled: Moments, window: int) -> NDArray[np.bool_]:
+def _deviation(rolled: Moments, window: int, bar: Block) -> Series:
+    """Sample standard deviation (ddof 1); NaN below two observations."""
+    freedom = rolled.observations.degrees_of_freedom[window]
+    return np.sqrt(bar.last(rolled.squares[window]) / bar.last(freedom))
+
+
+def _flat(rolled: Moments, window: int, bar: Block) -> Flags:
     """Where Qlib takes a series for constant; never below two observations."""
-    return rolled.squares[window] <= FLAT_VARIANCE * rolled.observations.degrees_of_freedom[window]
+    freedom = rolled.observations.degrees_of_freedom[window]
+    return bar.last(rolled.squares[window]) <= FLAT_VARIANCE * bar.last(freedom)
+
+
+def _undefined(values: Series, where: Flags) -> Series:
+    """Make some rows NaN, in place."""
+    np.copyto(values, np.nan, where=where)
+    return values
 
 
 @dataclass(frozen=True)
@@ -203,41 +274,44 @@ SORTED_VALUES: Final = 1 + int(max(LOWER_QUANTILE.above.max(), UPPER_QUANTILE.be
 
 def _quantiles(bar: Block) -> Columns:
     """QTLU, QTLD."""
-    seen, close = bar.close_moments.observations, bar.close
-    infinite = np.float32(np.inf)
-    lowest = smallest(np.where(seen.observed, close, infinite), SORTED_VALUES)
-    for window in WINDOWS:
-        yield f"QTLD{window}", _quantile(lowest[window], LOWER_QUANTILE, window, bar) / close
-    del lowest
-    highest = smallest(np.where(seen.observed, -close, infinite), SORTED_VALUES)
-    for window in WINDOWS:
-        yield f"QTLU{window}", -_quantile(highest[window], UPPER_QUANTILE, window, bar) / close
+    seen = bar.close_moments.observations
+    for name, sign, ranks in (("QTLD", 1, LOWER_QUANTILE), ("QTLU", -1, UPPER_QUANTILE)):
+        closes = np.float32(sign) * bar.close
+        np.copyto(closes, np.inf, where=~seen.observed)
+        lowest = smallest(closes, SORTED_VALUES, bar.window_rows)
+        for window in WINDOWS:
+            quantile = _quantile(lowest[window], ranks, window, bar)
+            yield f"{name}{window}", sign * quantile / bar.exact_close
 
 
 def _quantile(values: list[Series], ranks: QuantileRanks, window: int, bar: Block) -> Series:
     """Interpolate between two of the sorted values of each window, by how many it observed."""
-    below = values[ranks.below[window]].astype(np.float64)
-    quantile = below + (values[ranks.above[window]] - below) * ranks.fraction[window]
-    count = bar.close_moments.observations.count[window]
-    partial = np.flatnonzero(bar.listed & (count < window) & (count > 0))
-    few, number = np.array([ranked[partial] for ranked in values]), count[partial].astype(np.int64)
-    place = np.arange(len(partial))
-    below = few[ranks.below[number], place].astype(np.float64)
-    above = few[ranks.above[number], place]
+    below = bar.last(values[ranks.below[window]]).astype(np.float64)
+    quantile = bar.last(values[ranks.above[window]]).astype(np.float64)
+    quantile -= below
+    quantile *= ranks.fraction[window]
+    quantile += below
+    partial, number = bar.partial_windows[window]
+    few = np.array([bar.last(ranked)[partial] for ranked in values], dtype=np.float64)
+    place = np.arange(len(number))
+    below, above = few[ranks.below[number], place], few[ranks.above[number], place]
     quantile[partial] = below + (above - below) * ranks.fraction[number]
     return quantile
 
 
 def _extremes(bar: Block) -> Columns:
     """MAX, MIN, RSV, IMAX, IMIN, IMXD."""
+    close = bar.last(bar.close)
     top, top_place = _highest(bar.high, bar)
     bottom, bottom_place = _highest(-bar.low, bar)
     for window in WINDOWS:
         high, low = top[window], -bottom[window]
-        yield f"MAX{window}", high / bar.close
-        yield f"MIN{window}", low / bar.close
-        floor = low.astype(np.float64)
-        yield f"RSV{window}", (bar.close - floor) / (high - floor + NEGLIGIBLE)
+        yield f"MAX{window}", high / close
+        yield f"MIN{window}", low / close
+        floor, span = low.astype(np.float64), high.astype(np.float64)
+        span -= floor
+        span += NEGLIGIBLE
+        yield f"RSV{window}", (bar.exact_close - floor) / span
         yield f"IMAX{window}", top_place[window] / np.float32(window)
         yield f"IMIN{window}", bottom_place[window] / np.float32(window)
         difference = top_place[window] - bottom_place[window]
@@ -251,22 +325,25 @@ def _highest(series: Series, bar: Block) -> tuple[Windows, Windows]:
     one, of the oldest of equal values otherwise.
     """
     observed = np.isfinite(series)
-    keys = np.where(observed, series, np.where(bar.listed, np.float32(np.inf), np.float32(-np.inf)))
-    highest, lags = highest_with_lag(keys)
+    present = series.copy()
+    np.copyto(present, -np.inf, where=~observed)
+    keys = present.copy()
+    np.copyto(keys, np.inf, where=bar.listed & ~observed)
+    highest, lags = highest_with_lag(keys, bar.window_rows)
     if not np.array_equal(observed, bar.listed):
-        highest = rolling(np.maximum, np.where(observed, series, np.float32(-np.inf)))
+        highest = rolling(np.maximum, present, bar.window_rows)
     values, places = {}, {}
     for window in WINDOWS:
-        nothing = np.isneginf(highest[window])
-        values[window] = np.where(nothing, np.float32(np.nan), highest[window])
-        place = bar.sessions_listed[window] - lags[window]
-        places[window] = np.where(nothing, np.float32(np.nan), place)
+        value = bar.last(highest[window])
+        place = bar.sessions_listed[window] - bar.last(lags[window]).astype(np.float32)
+        nothing = value == -np.inf
+        values[window], places[window] = _undefined(value, nothing), _undefined(place, nothing)
     return values, places
 
 
 def _correlations(bar: Block) -> Columns:
     """CORR, CORD."""
-    volume_ratio = bar.volume / shift(bar.volume, 1)
+    volume_ratio = bar.volume[1:] / bar.volume[:-1]
     for name, left, right in (
         ("CORR", bar.close, np.log(bar.volume + np.float32(1))),
         ("CORD", bar.close_ratio, np.log(volume_ratio + np.float32(1))),
@@ -281,32 +358,36 @@ def _correlations(bar: Block) -> Columns:
         )
         products = centred_products(pair_left, pair_right)
         for window in WINDOWS:
-            scale = np.sqrt(pair_left.squares[window] * pair_right.squares[window])
-            flat = _flat(own_left, window) | _flat(own_right, window)
-            yield f"{name}{window}", np.where(flat, np.nan, products[window] / scale)
+            scale = np.sqrt(
+                bar.last(pair_left.squares[window]) * bar.last(pair_right.squares[window])
+            )
+            flat = _flat(own_left, window, bar) | _flat(own_right, window, bar)
+            yield f"{name}{window}", _undefined(bar.last(products[window]) / scale, flat)
 
 
 def _day_counts(bar: Block) -> Columns:
     """CNTP, CNTN, CNTD. A day without a comparison counts as neither, and in the denominator."""
-    up = rolling(np.add, (bar.close > bar.previous_close).astype(np.float32))
-    down = rolling(np.add, (bar.close < bar.previous_close).astype(np.float32))
+    today, before = bar.close[1:], bar.close[:-1]
+    up = rolling(np.add, (today > before).astype(np.float32), bar.window_rows)
+    down = rolling(np.add, (today < before).astype(np.float32), bar.window_rows)
     for window in WINDOWS:
         days = bar.sessions_listed[window]
-        yield f"CNTP{window}", up[window] / days
-        yield f"CNTN{window}", down[window] / days
-        yield f"CNTD{window}", (up[window] - down[window]) / days
+        ups, downs = bar.last(up[window]), bar.last(down[window])
+        yield f"CNTP{window}", ups / days
+        yield f"CNTN{window}", downs / days
+        yield f"CNTD{window}", (ups - downs) / days
 
 
 def _changes(prefix: str, series: Series, bar: Block) -> Columns:
     """SUMP, SUMN, SUMD of the close, and VSUMP, VSUMN, VSUMD of the volume."""
-    change = series - shift(series, 1)
+    change = series[1:] - series[:-1]
     seen = bar.observations(change)
-    known = np.where(seen.observed, change, np.float32(0))
-    gains = rolling(np.add, np.maximum(known, np.float32(0)).astype(np.float64))
-    losses = rolling(np.add, np.maximum(-known, np.float32(0)).astype(np.float64))
+    np.copyto(change, 0.0, where=~seen.observed)
+    gains = rolling(np.add, np.maximum(change, np.float32(0)).astype(np.float64), bar.window_rows)
+    losses = rolling(np.add, np.maximum(-change, np.float32(0)).astype(np.float64), bar.window_rows)
     for window in WINDOWS:
-        gain, loss = gains[window], losses[window]
-        moved = np.where(seen.count[window] > 0, gain + loss + NEGLIGIBLE, np.nan)
+        gain, loss = bar.last(gains[window]), bar.last(losses[window])
+        moved = _undefined(gain + loss + NEGLIGIBLE, bar.last(seen.none[window]))
         yield f"{prefix}P{window}", gain / moved
         yield f"{prefix}N{window}", loss / moved
         yield f"{prefix}D{window}", (gain - loss) / moved
@@ -314,11 +395,11 @@ def _changes(prefix: str, series: Series, bar: Block) -> Columns:
 
 def _volumes(bar: Block) -> Columns:
     """VMA, VSTD, WVMA."""
-    guarded = bar.volume + np.float32(NEGLIGIBLE)
+    guarded = bar.last(bar.volume + np.float32(NEGLIGIBLE)).astype(np.float64)
     volume = bar.moments(bar.volume)
-    weighted_move = bar.moments(np.abs(bar.close_ratio - np.float32(1)) * bar.volume)
+    weighted_move = bar.moments(np.abs(bar.close_ratio - np.float32(1)) * bar.volume[1:])
     for window in WINDOWS:
-        yield f"VMA{window}", volume.mean[window] / guarded
-        yield f"VSTD{window}", volume.deviation(window) / guarded
-        deviation = weighted_move.deviation(window)
-        yield f"WVMA{window}", deviation / (weighted_move.mean[window] + NEGLIGIBLE)
+        yield f"VMA{window}", bar.last(volume.mean[window]) / guarded
+        yield f"VSTD{window}", _deviation(volume, window, bar) / guarded
+        deviation = _deviation(weighted_move, window, bar)
+        yield f"WVMA{window}", deviation / (bar.last(weighted_move.mean[window]) + NEGLIGIBLE)

@@ -8,23 +8,30 @@ is scored).
    one-step ratios, so that a value has the same bits whatever range is computed (`FEATURES`).
 2. For each month one Isolation Forest (Liu, Ting, Zhou 2008; scikit-learn, fixed seed) is fitted
    on all securities of the `TRAINING_SESSIONS` sessions before the month. A session of the month
-   is never among them.
+   is never among them. A fit is a function of its training rows, seed included: rows that were
+   fitted before, to the bit, are not fitted again.
 3. The score of a security and session is the forest's, 0 to 1: about 0.5 is ordinary, towards 1
    easily isolated.
 4. It is explained by the two features that lie farthest from the training window's median, in
    robust standard deviations (1.4826 times the median absolute deviation).
 
-Warm-up: the score is missing, and its explanation empty, until the training window and the 20
-bars before its first session are there, and for a security without 20 earlier bars.
+A bar with a missing value has no features, nor have the 21 bars after it, which compare with it.
+
+Warm-up: the score is missing, and its explanation empty, unless the market traded on the session
+`HISTORY_SESSIONS` before the training window, and for a security without 20 earlier bars.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from quant_assets.features.checked_bars import check_sessions, checked_bars, checked_history
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
@@ -57,6 +64,8 @@ FEATURES: Final = {
 TREES: Final = 100
 SEED: Final = 158
 _NORMAL_MAD: Final = 1.4826
+_FITS_KEPT: Final = 36  # three years of months, under 1 MB each
+_VALUES: Final = ("open", "high", "low", "close", "volume", "price_factor")
 
 
 def anomaly_scores(
@@ -74,8 +83,12 @@ def anomaly_scores(
         The universe's rows in their order with `anomaly_score` (0 to 1, null in the warm-up) and
         `explained_by`, such as "volume +8.3, gap -4.1" (robust standard deviations), empty where
         there is no score.
+
+    Raises:
+        DataError: The bars or the members are none (`checked_bars.py`).
     """
-    features = anomaly_features(bars, calendar)
+    bars, universe = checked_history(bars, universe, calendar, "anomaly", _VALUES)
+    features = _features(bars, calendar)
     names = list(FEATURES)
     members = universe.select("session", "symbol", "security_id").join(
         features, on=["session", "security_id"], how="left", maintain_order="left"
@@ -85,18 +98,20 @@ def anomaly_scores(
     explained = np.full(members.height, "", dtype=object)
     complete = ~np.isnan(values).any(axis=1)
     months = members["session"].dt.truncate("1mo").to_numpy()
-    first_bar = bars["session"].min()
+    traded = set(bars["session"].unique())
     for month in np.unique(months):
         before = [session for session in calendar if session < month.astype(object)]
         needed = TRAINING_SESSIONS + HISTORY_SESSIONS
-        if len(before) < needed or not isinstance(first_bar, date) or first_bar > before[-needed]:
+        # Asked of this one session: what lies before it depends on how much history is loaded.
+        if len(before) < needed or before[-needed] not in traded:
             continue
         window = pl.col("session").is_between(before[-TRAINING_SESSIONS], before[-1])
         training = features.filter(window).select(names).drop_nulls().to_numpy()
         rows = np.flatnonzero((months == month) & complete)
         if len(training) and len(rows):
-            scores[rows] = _forest(training).score_samples(values[rows]) * -1.0
-            explained[rows] = _explanations(values[rows], training)
+            usual = _usual(training)
+            scores[rows] = usual.forest.score_samples(values[rows]) * -1.0
+            explained[rows] = _explanations(values[rows], usual)
     return members.select(
         "session",
         "symbol",
@@ -117,42 +132,84 @@ def anomaly_features(bars: pl.DataFrame, calendar: Sequence[date]) -> pl.DataFra
         session, security_id and the features (Float64), sorted by session and security_id; a
         row's features are null together, where its history is too short or the session had no
         range or volume to compare.
+
+    Raises:
+        DataError: As in `anomaly_scores`.
     """
-    numbered = pl.DataFrame(
+    bars = checked_bars(bars, "anomaly", _VALUES, "security_id")
+    check_sessions(bars, calendar, "anomaly", "security_id")
+    return _features(bars, calendar)
+
+
+def _features(bars: pl.DataFrame, calendar: Sequence[date]) -> pl.DataFrame:
+    positions = pl.DataFrame(
         {"session": calendar, "_position": range(len(calendar))},
         schema={"session": pl.Date, "_position": pl.Int32},
     )
-    previous = pl.col("close").shift() * pl.col("price_factor")
-    ordered = (
-        bars.join(numbered, on="session")
+    security, position = pl.col("security_id"), pl.col("_position")
+    reach = position - position.shift(HISTORY_BARS + 1)
+    # Shifts and windows may run into the security before: those rows are not `compared`.
+    compared = (security == security.shift(HISTORY_BARS + 1)) & (reach <= HISTORY_SESSIONS)
+    previous = pl.when(security == security.shift()).then(pl.col("close").shift())
+    previous = previous * pl.col("price_factor")
+
+    def usual(name: str) -> pl.Expr:
+        return pl.col(name).shift().rolling_median(HISTORY_BARS)
+
+    known = pl.col("_compared") & pl.all_horizontal(pl.col(*FEATURES).is_finite())
+    return (
+        bars.select("session", "security_id", *_VALUES)
+        .join(positions, on="session")
         .sort("security_id", "session")
         .with_columns(
-            (pl.col("close") / previous).log().over("security_id").alias("return"),
-            (pl.col("open") / previous).log().over("security_id").alias("gap"),
+            (pl.col("close") / previous).log().alias("return"),
+            (pl.col("open") / previous).log().alias("gap"),
             _range=(pl.col("high") / pl.col("low")).log(),
             _dollars=pl.col("close") * pl.col("volume"),
-            _span=(pl.col("_position") - pl.col("_position").shift(HISTORY_BARS + 1)).over(
-                "security_id"
-            ),
+            _compared=compared,
         )
         .with_columns(
             relative_return=pl.col("return") - pl.col("return").median().over("session"),
             _move=pl.col("return").abs(),
         )
+        .with_columns(
+            range=pl.col("_range") / usual("_range"),
+            volume=(pl.col("_dollars") / usual("_dollars")).log(),
+            move=pl.col("_move") / usual("_move"),
+        )
+        .select("session", "security_id", pl.when(known).then(pl.col(*FEATURES)))
+        .sort("session", "security_id")
     )
 
-    def usual(name: str) -> pl.Expr:
-        return pl.col(name).shift().rolling_median(HISTORY_BARS).over("security_id")
 
-    compared = ordered.with_columns(
-        range=pl.col("_range") / usual("_range"),
-        volume=(pl.col("_dollars") / usual("_dollars")).log(),
-        move=pl.col("_move") / usual("_move"),
-    )
-    known = pl.all_horizontal(pl.col(*FEATURES).is_finite()) & (pl.col("_span") <= HISTORY_SESSIONS)
-    return compared.select("session", "security_id", pl.when(known).then(pl.col(*FEATURES))).sort(
-        "session", "security_id"
-    )
+@dataclass(frozen=True)
+class _Usual:
+    """What is usual in a training window.
+
+    Attributes:
+        forest: Fitted on its rows.
+        median: Of each feature.
+        scale: Robust standard deviation of each feature.
+    """
+
+    forest: "IsolationForest"
+    median: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+_fitted: dict[bytes, _Usual] = {}
+
+
+def _usual(training: NDArray[np.float64]) -> _Usual:
+    """Fit training rows, or find the fit of the same ones."""
+    content = sha256(training.tobytes()).digest()
+    if content not in _fitted:
+        if len(_fitted) >= _FITS_KEPT:
+            _fitted.pop(next(iter(_fitted)), None)
+        median = np.median(training, axis=0)
+        scale = _NORMAL_MAD * np.median(np.abs(training - median), axis=0)
+        _fitted[content] = _Usual(_forest(training), median, scale)
+    return _fitted[content]
 
 
 def _forest(training: NDArray[np.float64]) -> "IsolationForest":
@@ -162,14 +219,18 @@ def _forest(training: NDArray[np.float64]) -> "IsolationForest":
     return IsolationForest(n_estimators=TREES, random_state=SEED).fit(training)
 
 
-def _explanations(values: NDArray[np.float64], training: NDArray[np.float64]) -> list[str]:
+def _explanations(values: NDArray[np.float64], usual: _Usual) -> pl.Series:
     """The two features farthest from the training median, with their distance."""
-    median = np.median(training, axis=0)
-    scale = _NORMAL_MAD * np.median(np.abs(training - median), axis=0)
-    distance = np.divide(values - median, scale, out=np.zeros_like(values), where=scale > 0)
+    distance = np.divide(
+        values - usual.median, usual.scale, out=np.zeros_like(values), where=usual.scale > 0
+    )
     farthest = np.argsort(-np.abs(distance), axis=1, kind="stable")[:, :2]
-    names = list(FEATURES)
-    return [
-        ", ".join(f"{names[column]} {row[column]:+.1f}" for column in columns)
-        for row, columns in zip(distance, farthest, strict=True)
-    ]
+    names = pl.Series(list(FEATURES))
+    parts = []
+    for place in range(2):
+        column = farthest[:, place]
+        far = pl.Series(distance[np.arange(len(column)), column])
+        sign = pl.select(pl.when(far >= 0).then(pl.lit("+")).otherwise(pl.lit(""))).to_series()
+        text = far.round(1, mode="half_to_even").cast(pl.String)
+        parts.append(names.gather(column) + " " + sign + text)
+    return parts[0] + ", " + parts[1]

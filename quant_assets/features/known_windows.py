@@ -58,9 +58,8 @@ def known_windows(
         .with_columns(_begin=pl.lit(pl.Series(calendar, dtype=pl.Date)).gather("_first"))
     )
     # In bars sorted by security and session a window is a slice, from the first bar within the lookback.
-    place = ordered.select(pl.col("_security") * len(calendar) + pl.col("_position")).to_series()
     first = windows.select(pl.col("_security") * len(calendar) + pl.col("_first")).to_series()
-    start = np.searchsorted(place.to_numpy(), first.to_numpy())
+    start = np.searchsorted(ordered["_place"].to_numpy(), first.to_numpy())
     length = windows["_stop"].to_numpy() - start
     window = np.repeat(np.arange(len(start), dtype=np.uint32), length)
     row = np.arange(len(window)) + np.repeat(start - (np.cumsum(length) - length), length)
@@ -77,26 +76,27 @@ def known_windows(
 
 def _ordered(bars: pl.DataFrame, wanted: pl.DataFrame, calendar: Sequence[date]) -> pl.DataFrame:
     """The bars of the wanted securities sorted by security and session, numbered and cut into segments."""
-    numbered = pl.DataFrame(
-        {"session": calendar, "_position": range(len(calendar))},
-        schema={"session": pl.Date, "_position": pl.Int64},
+    securities = (
+        wanted.select("security_id").unique(maintain_order=True).with_row_index("_security")
     )
+    sessions = pl.DataFrame({"session": calendar}, schema={"session": pl.Date})
     acted = (pl.col("price_factor") != 1.0) | (pl.col("volume_factor") != 1.0)
     return (
-        bars.join(wanted.select("security_id").unique(), on="security_id", how="semi")
-        .join(numbered, on="session")
+        bars.join(securities, on="security_id")
+        .join(sessions.with_row_index("_position"), on="session")
         .join(
             wanted.select("session", "security_id", wanted=True),
             on=["session", "security_id"],
             how="left",
         )
-        .sort("security_id", "session")
-        .with_row_index("_row")
+        .with_columns(pl.col("_security", "_position").cast(pl.Int64))
+        .with_columns(_place=pl.col("_security") * len(calendar) + pl.col("_position"))
+        # One number sorts several times faster than a name and a date.
+        .sort("_place")
         .with_columns(
             pl.col("wanted").fill_null(value=False),
-            pl.col("_row").cast(pl.Int64),
             dollar_volume=pl.col("close") * pl.col("volume"),
-            _security=pl.col("security_id").rle_id().cast(pl.Int64),
+            _row=pl.int_range(pl.len()),
             # A segment ends where the next action is seen, whichever security it belongs to.
             _segment=acted.cum_sum(),
         )

@@ -1,7 +1,7 @@
 """The tables of the features stage: columns, types, units, bounds and keys, each written once.
 
-Formulas and warm-ups come from the modules that compute them, so that the column documentation in
-the UI cannot differ from the computation.
+Formulas and windows come from the modules that compute them (through `documentation.py`), so that the
+column documentation in the UI cannot differ from the computation.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from quant_assets.features import alpha158_formulas, anomaly, technical
-from quant_assets.features.technical_formulas import INDICATORS
+from quant_assets.features.documentation import ALPHA158_TEXTS, ANOMALY_TEXTS, TECHNICAL_TEXTS
 from quant_resources.tables import Column, Table
 
 STAGE = "features"
@@ -20,7 +20,6 @@ MEMBER = (
     Column("security_id", pl.String, "Listing: its first symbol @ its first session"),
 )
 
-_WINDOW = "window {window} sessions"
 _BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "rsi_14": (0.0, 100.0),
     "bollinger_bandwidth": (0.0, None),
@@ -43,28 +42,25 @@ _BOUNDS: dict[str, tuple[float | None, float | None]] = {
 def _alpha158_columns() -> tuple[Column, ...]:
     # Nullable and without bounds: a column may be NaN for a member, and the rules that need thought are in checks.py.
     return tuple(
-        Column(name, pl.Float32, formula, nullable=True)
-        for name, formula in alpha158_formulas.FORMULAS.items()
+        Column(name, pl.Float32, text.description, text.unit, nullable=True)
+        for name, text in ALPHA158_TEXTS.items()
     )
 
 
 def _technical_columns() -> tuple[Column, ...]:
-    columns = []
-    for indicator in INDICATORS:
-        for name, (description, unit) in indicator.columns.items():
-            minimum, maximum = _BOUNDS.get(name, (None, None))
-            columns.append(
-                Column(
-                    name,
-                    pl.Float64,
-                    f"{description}. Warm-up: {indicator.bars} bars",
-                    unit,
-                    nullable=True,
-                    minimum=minimum,
-                    maximum=maximum,
-                )
-            )
-    return tuple(columns)
+    unbounded = (None, None)
+    return tuple(
+        Column(
+            name,
+            pl.Float64,
+            text.description,
+            text.unit,
+            nullable=True,
+            minimum=_BOUNDS.get(name, unbounded)[0],
+            maximum=_BOUNDS.get(name, unbounded)[1],
+        )
+        for name, text in TECHNICAL_TEXTS.items()
+    )
 
 
 ALPHA158 = Table(
@@ -106,56 +102,69 @@ ANOMALY = Table(
         Column(
             "anomaly_score",
             pl.Float64,
-            "About 0.5 and below is ordinary, towards 1 easily isolated; empty in the warm-up",
+            ANOMALY_TEXTS["anomaly_score"].description,
             nullable=True,
             minimum=0.0,
             maximum=1.0,
         ),
-        Column(
-            "explained_by",
-            pl.String,
-            "The two features farthest from their usual value, in robust standard deviations; of "
-            + "; ".join(f"{name} ({text})" for name, text in anomaly.FEATURES.items()),
-        ),
+        Column("explained_by", pl.String, ANOMALY_TEXTS["explained_by"].description),
     ),
     key=("session", "symbol"),
 )
 
-LABELS = Table(
-    stage=STAGE,
-    name="labels",
-    grain="labelled_session",
-    description=(
-        "What a decision at the session's close would have earned: close t+1 to close t+2, adjusted. Empty where the "
-        "security was not traded at either end. Not known before known_session; read by the models alone."
-    ),
-    columns=(
-        *MEMBER,
-        Column(
-            "forward_return",
-            pl.Float64,
-            "close t+2 / close t+1 - 1, adjusted as known at t+2",
-            "fraction",
-            nullable=True,
-            minimum=-1.0,
-        ),
-        Column(
-            "forward_return_zscore",
-            pl.Float64,
-            "forward_return less the session's mean, over its standard deviation",
-            nullable=True,
-        ),
-        Column(
-            "forward_return_rank",
-            pl.Float64,
-            "Rank of forward_return in its session, 0 = lowest, 1 = highest",
-            nullable=True,
-            minimum=0.0,
-            maximum=1.0,
-        ),
-        Column("known_session", pl.Date, "First session at whose close the label is known (t+2)"),
-    ),
-    key=("session", "symbol"),
-)
 
-TABLES: tuple[Table, ...] = (ALPHA158, TECHNICAL, ANOMALY, LABELS)
+def label_table(held: int) -> Table:
+    """The labels of one horizon: bought at the next close, sold `held` sessions later."""
+    horizon = held + 1
+    return Table(
+        stage=STAGE,
+        name="labels" if held == HOLDING_SESSIONS[0] else f"labels_{held}",
+        grain="labelled_session",
+        horizon=horizon,
+        description=(
+            f"What a decision at the session's close would have earned: close t+1 to close t+{horizon}, adjusted. "
+            "Empty where the security was not traded at either end. Not known before known_session; read by "
+            "the models alone."
+        ),
+        columns=(
+            *MEMBER,
+            Column(
+                "forward_return",
+                pl.Float64,
+                f"close t+{horizon} / close t+1 - 1, adjusted as known at t+{horizon}",
+                "fraction",
+                nullable=True,
+                minimum=-1.0,
+            ),
+            Column(
+                "forward_return_zscore",
+                pl.Float64,
+                "forward_return less the session's mean, over its standard deviation",
+                nullable=True,
+            ),
+            Column(
+                "forward_return_rank",
+                pl.Float64,
+                "Rank of forward_return in its session, 0 = lowest, 1 = highest",
+                nullable=True,
+                minimum=0.0,
+                maximum=1.0,
+            ),
+            Column(
+                "known_session",
+                pl.Date,
+                f"First session at whose close the label is known (t+{horizon})",
+            ),
+        ),
+        key=("session", "symbol"),
+    )
+
+
+HOLDING_SESSIONS = (1, 5, 20)
+"""Sessions that the labelled positions are held, one table each; a further number is a further table with its
+asset, partitions, checks, job and schedule. The first, Qlib's, is what the models learn."""
+
+LABEL_TABLES: tuple[Table, ...] = tuple(label_table(held) for held in HOLDING_SESSIONS)
+LABELS = LABEL_TABLES[0]
+
+TABLES: tuple[Table, ...] = (ALPHA158, TECHNICAL, ANOMALY, *LABEL_TABLES)

@@ -76,7 +76,8 @@ class SessionFeatures:
         known = bars.filter(
             pl.col("session").is_between(self.first_needed(sessions[0]), sessions[-1])
         )
-        return self.function(known.select(BAR_COLUMNS).collect(), members, calendar)
+        # One file per session is one chunk per session, which every later step would pay for.
+        return self.function(known.select(BAR_COLUMNS).collect().rechunk(), members, calendar)
 
     def first_needed(self, session: date) -> date:
         """The first session whose bars the rows of `session` depend on."""

@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from quant_assets.features.technical_formulas import INDICATORS, History
-from quant_resources.errors import DataError
+from quant_assets.features.checked_bars import check_sessions, checked_bars
+from quant_assets.features.technical_formulas import INDICATORS, Floats, History, Rows
 
 LOOKBACK: Final = 299
 """Sessions before session T that the columns of session T can depend on."""
@@ -32,8 +32,11 @@ BARS_NEEDED: Final = {
 }
 """Warm-up of each column: bars, the session's own included, without which it is missing."""
 
-_VALUES: Final = ("open", "high", "low", "close", "volume", "dollar_volume")
-_CHUNK: Final = 8192  # rows whose windows are laid out at once: 17 MB per series of 253 bars
+BAR_VALUES: Final = ("open", "high", "low", "close", "volume")
+"""Columns of bars that the indicators are computed from."""
+
+_VALUES: Final = (*BAR_VALUES, "dollar_volume")
+_CHUNK: Final = 16_384  # rows computed at once: their arrays stay in the processor's cache
 
 
 def technical(bars: pl.DataFrame, calendar: Sequence[date] | None = None) -> pl.DataFrame:
@@ -55,74 +58,54 @@ def technical(bars: pl.DataFrame, calendar: Sequence[date] | None = None) -> pl.
     Raises:
         DataError: A column is missing, or a bar occurs twice or on a day that is no session.
     """
-    frame = _complete_bars(bars, calendar)
+    rows = _checked(bars, calendar)
+    frame = rows.drop_nulls(_VALUES)
     ends = np.flatnonzero(frame["wanted"].to_numpy())
     columns = {name: np.full(len(ends), np.nan) for name in BARS_NEEDED}
     if len(ends):
         history = _history(frame)
         with np.errstate(all="ignore"):
             for begin in range(0, len(ends), _CHUNK):
-                rows = np.arange(begin, min(begin + _CHUNK, len(ends)))
-                for indicator in INDICATORS:
-                    ready = rows[history.reaches(ends[rows], indicator.bars, LOOKBACK + 1)]
-                    if len(ready):
-                        results = indicator.formula(history, ends[ready])
-                        for name, values in zip(indicator.columns, results, strict=True):
-                            columns[name][ready] = values
+                _compute(history, ends[begin : begin + _CHUNK], begin, columns)
     defined = pl.when(pl.all().is_finite()).then(pl.all())
     computed = (
         frame.filter("wanted")
         .select("symbol", "session")
         .hstack(pl.DataFrame(columns).select(defined))
     )
-    asked = bars.filter("wanted") if "wanted" in bars.columns else bars
-    return (
-        asked.select("symbol", "session")
-        .join(computed, on=["symbol", "session"], how="left")
-        .sort("symbol", "session")
-    )
+    asked = rows.filter("wanted").select("symbol", "session")
+    return asked.join(computed, on=["symbol", "session"], how="left", maintain_order="left")
 
 
-def _complete_bars(bars: pl.DataFrame, calendar: Sequence[date] | None) -> pl.DataFrame:
-    """The bars without a missing value, sorted, with the number of their session."""
-    required = ("symbol", "session", "open", "high", "low", "close", "volume")
-    missing = [name for name in required if name not in bars.columns]
-    if missing:
-        raise DataError(f"technical needs columns that the bars do not have: {', '.join(missing)}.")
-    frame = bars.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float64))
-    if "dollar_volume" not in bars.columns:
+def _compute(history: History, ends: Rows, begin: int, columns: dict[str, Floats]) -> None:
+    """Write the indicators of some rows into the columns, from place `begin` on."""
+    first = max(0, int(ends[0]) - LOOKBACK)
+    part, ends = history.span(first, int(ends[-1]) + 1), ends - first
+    for indicator in INDICATORS:
+        ready = np.flatnonzero(part.reaches(ends, indicator.bars, LOOKBACK + 1))
+        if len(ready):
+            results = indicator.formula(part, ends[ready])
+            for name, values in zip(indicator.columns, results, strict=True):
+                columns[name][begin + ready] = values
+
+
+def _checked(bars: pl.DataFrame, calendar: Sequence[date] | None) -> pl.DataFrame:
+    """The bars sorted by symbol and session, with the number of their session in the calendar."""
+    traded = "dollar_volume" in bars.columns
+    frame = checked_bars(bars, "technical", _VALUES if traded else BAR_VALUES)
+    if not traded:
         frame = frame.with_columns(dollar_volume=pl.col("close") * pl.col("volume"))
     if "wanted" not in bars.columns:
         frame = frame.with_columns(wanted=pl.lit(value=True))
-    frame = frame.select("symbol", pl.col("session").cast(pl.Date), *_VALUES, "wanted").sort(
-        "symbol", "session"
+    if calendar is None:
+        calendar = frame["session"].unique().to_list()
+    check_sessions(frame, calendar, "technical")
+    sessions = pl.Series("session", calendar, dtype=pl.Date).unique().sort()
+    return (
+        frame.select("symbol", "session", *_VALUES, "wanted")
+        .join(sessions.to_frame().with_row_index("position"), on="session")
+        .sort("symbol", "session")
     )
-    doubled = frame.filter(
-        (pl.col("symbol") == pl.col("symbol").shift())
-        & (pl.col("session") == pl.col("session").shift())
-    )
-    if doubled.height:
-        raise DataError(
-            f"technical got {doubled.height} bars twice, the first one of {doubled['symbol'][0]} on "
-            f"{doubled['session'][0]}: keep one bar per symbol and session."
-        )
-    sessions = (
-        frame["session"] if calendar is None else pl.Series("session", calendar, dtype=pl.Date)
-    )
-    numbered = frame.join(
-        sessions.unique().sort().to_frame("session").with_row_index("position"),
-        on="session",
-        how="left",
-        maintain_order="left",
-    )
-    foreign = numbered.filter(pl.col("position").is_null())
-    if foreign.height:
-        raise DataError(
-            f"technical got a bar of {foreign['symbol'][0]} on {foreign['session'][0]}, which is no session of "
-            "the calendar: correct its date or pass the calendar of its market."
-        )
-    observed = pl.all_horizontal(pl.col(_VALUES).is_finite().fill_null(value=False))
-    return numbered.filter(observed)
 
 
 def _history(frame: pl.DataFrame) -> History:

@@ -1,15 +1,15 @@
 """The formula, the warm-up and the meaning of each technical indicator, once.
 
-Belongs here: arithmetic of one security's bars as arrays. Does not belong here: frames and
-calendars (`technical.py`).
+Belongs here: what each column is, and its arithmetic over bars as arrays. Does not belong here: frames
+and calendars (`technical.py`).
 
 Recursive formulas (RSI, MACD, ATR, ADX) are TA-Lib's, called on the last 252 bars. The others are
-array operations over all securities at once, each window from its own values.
+array operations over many rows at once, each row from its own bars.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import talib
@@ -41,6 +41,12 @@ class History:
     position: Rows
     start: Rows
 
+    def span(self, first: int, stop: int) -> "History":
+        """Some neighbouring rows as a history of their own; a view."""
+        some = slice(first, stop)
+        values = {name: series[some] for name, series in self.values.items()}
+        return History(values, self.position[some], self.start[some] - first)
+
     def reaches(self, ends: Rows, count: int, sessions: int) -> NDArray[np.bool_]:
         """Which rows end `count` bars of their security within `sessions` sessions."""
         first = ends - count + 1
@@ -62,6 +68,14 @@ class History:
             for end in ends.tolist()
         ]
 
+    def highest(self, name: str, count: int) -> Floats:
+        """The highest of the last `count` values up to every row, and NaN before there are so many."""
+        return _extremes(np.maximum, self.values[name], count)
+
+    def lowest(self, name: str, count: int) -> Floats:
+        """The lowest of the last `count` values up to every row, and NaN before there are so many."""
+        return _extremes(np.minimum, self.values[name], count)
+
 
 @dataclass(frozen=True)
 class Indicator:
@@ -77,6 +91,16 @@ class Indicator:
     bars: int
     columns: dict[str, tuple[str, str]]
     formula: Callable[[History, Rows], tuple[Floats, ...]]
+
+
+def _extremes(of: Any, values: Floats, count: int) -> Floats:
+    """Windows of 1, 2, 4 ... values, each from two of half the length; the last two overlap."""
+    extremes, width = values, 1
+    while width < count:
+        step = min(width, count - width)
+        extremes = of(extremes[step:], extremes[:-step])
+        width += step
+    return np.concatenate([np.full(count - 1, np.nan), extremes])
 
 
 def _flat(values: Floats) -> NDArray[np.bool_]:
@@ -114,18 +138,21 @@ def _bollinger(history: History, ends: Rows) -> tuple[Floats, ...]:
     return (closes[:, -1] - lower) / width, width / mean
 
 
-def _raw_stochastic(history: History, ends: Rows, back: int) -> Floats:
-    highest = history.windows("high", ends - back, 14).max(axis=1)
-    lowest = history.windows("low", ends - back, 14).min(axis=1)
-    return 100 * ((history.at("close", ends, back) - lowest) / (highest - lowest))
+def _raw_stochastic(history: History) -> Floats:
+    """Place of every row's close in the range of its last 14 bars."""
+    highest, lowest = history.highest("high", 14), history.lowest("low", 14)
+    return 100 * ((history.values["close"] - lowest) / (highest - lowest))
 
 
 def _stochastic_k(history: History, ends: Rows) -> tuple[Floats, ...]:
-    return (np.mean([_raw_stochastic(history, ends, back) for back in range(3)], axis=0),)
+    raw = _raw_stochastic(history)
+    return (np.mean([raw[ends - back] for back in range(3)], axis=0),)
 
 
 def _stochastic_d(history: History, ends: Rows) -> tuple[Floats, ...]:
-    return (np.mean([_stochastic_k(history, ends - back)[0] for back in range(3)], axis=0),)
+    raw = _raw_stochastic(history)
+    lines = [np.mean([raw[ends - back - k] for k in range(3)], axis=0) for back in range(3)]
+    return (np.mean(lines, axis=0),)
 
 
 def _obv_trend(history: History, ends: Rows) -> tuple[Floats, ...]:
@@ -157,12 +184,12 @@ def _gap(history: History, ends: Rows) -> tuple[Floats, ...]:
 
 
 def _distance_high(history: History, ends: Rows) -> tuple[Floats, ...]:
-    highest = history.windows("high", ends, TRADING_DAYS).max(axis=1)
+    highest = history.highest("high", TRADING_DAYS)[ends]
     return (history.at("close", ends) / highest - 1,)
 
 
 def _distance_low(history: History, ends: Rows) -> tuple[Floats, ...]:
-    lowest = history.windows("low", ends, TRADING_DAYS).min(axis=1)
+    lowest = history.lowest("low", TRADING_DAYS)[ends]
     return (history.at("close", ends) / lowest - 1,)
 
 

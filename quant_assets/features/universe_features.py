@@ -12,9 +12,12 @@ import polars as pl
 
 from quant_assets.features import alpha158_formulas
 from quant_assets.features import technical as indicators
-from quant_assets.features.alpha158 import alpha158
+from quant_assets.features.alpha158 import VALUES, alpha158_of_checked
+from quant_assets.features.checked_bars import checked_history
 from quant_assets.features.known_windows import known_windows
 from quant_assets.features.technical import technical
+
+_FACTORS = ("price_factor", "volume_factor")
 
 
 def universe_alpha158(
@@ -31,9 +34,13 @@ def universe_alpha158(
     Returns:
         session, symbol, security_id and the 158 float32 columns, one row per member in the
         universe's order; NaN where a feature is undefined.
+
+    Raises:
+        DataError: The bars or the members are none (`checked_bars.py`).
     """
+    bars, universe = checked_history(bars, universe, calendar, "alpha158", (*VALUES, *_FACTORS))
     windows = known_windows(bars, universe, calendar, alpha158_formulas.LOOKBACK)
-    features = alpha158(windows.with_columns(symbol="window"), calendar)
+    features = alpha158_of_checked(windows.with_columns(symbol="window"), calendar)
     names = list(alpha158_formulas.NAMES)
     return _of_members(universe, windows, features).with_columns(
         pl.col(names).fill_null(float("nan"))
@@ -54,7 +61,12 @@ def universe_technical(
     Returns:
         session, symbol, security_id and the Float64 indicators, one row per member in the
         universe's order; null where an indicator is undefined.
+
+    Raises:
+        DataError: The bars or the members are none (`checked_bars.py`).
     """
+    values = (*indicators.BAR_VALUES, *_FACTORS)
+    bars, universe = checked_history(bars, universe, calendar, "technical", values)
     windows = known_windows(bars, universe, calendar, indicators.LOOKBACK)
     features = technical(windows.with_columns(symbol="window"), calendar)
     return _of_members(universe, windows, features)

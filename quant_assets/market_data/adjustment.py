@@ -66,19 +66,24 @@ def adjust(bars: Frame) -> Frame:
         window's last session) and volume. The factors come back as 1.0: an adjusted window needs no
         further adjustment, and adjusting twice is adjusting once.
     """
-    present = set(bars.collect_schema().names())
-    later_price, later_volume = (
+    present = bars.collect_schema().names()
+    # Named first: an expression over groups would be computed once for every column that it scales.
+    later = {"_later_price": "price_factor", "_later_volume": "volume_factor"}
+    scaled = bars.with_columns(
         pl.col(factor)
         .shift(-1)
         .fill_null(1.0)
         .cum_prod(reverse=True)
         .over("security_id", order_by="session")
-        for factor in ("price_factor", "volume_factor")
+        .alias(name)
+        for name, factor in later.items()
+    ).with_columns(
+        *(pl.col(name) * pl.col("_later_price") for name in PRICE_COLUMNS if name in present),
+        *(pl.col(name) * pl.col("_later_volume") for name in ("volume",) if name in present),
+        price_factor=pl.lit(1.0),
+        volume_factor=pl.lit(1.0),
     )
-    adjusted = [pl.col(name) * later_price for name in PRICE_COLUMNS if name in present]
-    if "volume" in present:
-        adjusted.append(pl.col("volume") * later_volume)
-    return bars.with_columns(*adjusted, price_factor=pl.lit(1.0), volume_factor=pl.lit(1.0))
+    return scaled.drop(later)
 
 
 def session_factors(

@@ -95,6 +95,17 @@ def versions_in_force(ledger: Ledger, name: str, sessions: Iterable[date]) -> di
     return {session: version for session, version in served.items() if version is not None}
 
 
+def training_window(ledger: Ledger, version: str) -> tuple[date, date]:
+    """First and last session that a registered model was trained on.
+
+    Raises:
+        RegistryError: There is no such version.
+    """
+    with ledger.begin() as transaction:
+        registered = registry.model(transaction, version)
+        return registered.training_first_session, registered.training_last_session
+
+
 def load_booster(ledger: Ledger, version: str) -> lgb.Booster:
     """Load a registered model.
 

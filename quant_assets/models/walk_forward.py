@@ -28,9 +28,8 @@ from datetime import date
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from quant_assets.features.schemas import LABELS
 from quant_resources.errors import DataError
-
-DEFAULT_LABEL_HORIZON = 2
 
 
 class InsufficientHistoryError(DataError):
@@ -64,7 +63,7 @@ class WalkForwardConfig(BaseModel):
             )
         return self
 
-    def required_sessions(self, label_horizon: int = DEFAULT_LABEL_HORIZON) -> int:
+    def required_sessions(self, label_horizon: int = LABELS.horizon) -> int:
         """Fewest sessions with known labels before a month that can be split.
 
         Args:
@@ -166,7 +165,7 @@ def walk_forward_split(
 def _label_horizon(known: pl.DataFrame) -> int:
     """Sessions from a row to its label, as far as the rows show it."""
     if not known.height:
-        return DEFAULT_LABEL_HORIZON
+        return LABELS.horizon
     positions = known.get_column("session").search_sorted(known.get_column("known_session"))
     return max(int((positions.cast(pl.Int64) - pl.int_range(known.height, eager=True)).max()), 1)  # pyright: ignore[reportArgumentType]
 

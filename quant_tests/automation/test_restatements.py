@@ -30,6 +30,7 @@ from quant_assets.cli.graph_runs import GraphRunner, RunFailedError
 from quant_assets.cli.refetch import pending, refetch_sessions, rerun_affected
 from quant_assets.cli.trading_day import TradingDay
 from quant_assets.definitions import all_tables, build_defs
+from quant_assets.features.schemas import LABEL_TABLES
 from quant_assets.features.session_features import (
     ALPHA158_FEATURES,
     ANOMALY_FEATURES,
@@ -46,7 +47,6 @@ from quant_assets.market_data.schemas import (
 )
 from quant_assets.market_data.universe import WINDOW_SESSIONS
 from quant_assets.market_span import MarketSpan
-from quant_assets.partitions import LABEL_HORIZON
 from quant_assets.performance.strategy_comparison import WINDOW
 from quant_assets.signals.strategies.enhanced_momentum import EnhancedMomentum
 from quant_resources.alpaca_bars import AlpacaBars
@@ -56,11 +56,14 @@ from quant_resources.errors import ConfigurationError
 from quant_resources.exchange.control import ExchangeControl
 from quant_resources.exchange.process import ensure_exchange, stop_exchange
 from quant_resources.exchange.spec import MarketSpec
+from quant_resources.ledger import Ledger
+from quant_resources.ledger.migrate import migrate
+from quant_resources.postgres import ensure_postgres, stop_postgres
 from quant_resources.settings import Settings
 from quant_resources.store import Store
 from quant_resources.tables import Table
 
-COUNT = 80
+COUNT = 90
 SESSIONS = XNYS.sessions(date(2023, 1, 3), date(2023, 12, 29))[: COUNT + 10]
 KEYS = [day.isoformat() for day in SESSIONS[:COUNT]]
 SPAN = MarketSpan(
@@ -203,6 +206,9 @@ def materialized(result: dg.ExecuteInProcessResult) -> Made:
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     folder = tmp_path_factory.mktemp("restatements")
     root = folder / "root"
+    database = ensure_postgres(folder / "ledger").ledger_url
+    migrate(database)
+    ledger = Ledger(database)
     try:
         spec = MarketSpec(kind="history", folder=history(folder / "history"))
         url = ensure_exchange(folder / "exchange", spec).url
@@ -210,13 +216,12 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         control.advance(start_of_day(SESSIONS[COUNT]))
         source = AlpacaBars(url, url, "key", "secret", requests_per_minute=None, backoff=(0.01,))
         broker = AlpacaBroker(url, url, "key", "secret", requests_per_minute=None)
-        none = dg.ResourceDefinition.none_resource()
         settings = Settings(data_root=root, _env_file=None)  # pyright: ignore[reportCallIssue]
         definitions = build_defs(
             settings,
             SPAN,
             [EnhancedMomentum()],
-            {"bar_source": source, "ledger": none, "broker": broker, "store": Store(root)},
+            {"bar_source": source, "ledger": ledger, "broker": broker, "store": Store(root)},
         )
         with dg.DagsterInstance.ephemeral() as instance:
             made = Market(Store(root), control, definitions, instance)
@@ -226,10 +231,17 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
             yield made
     finally:
         stop_exchange(folder / "exchange")
+        ledger.dispose()
+        stop_postgres(folder / "ledger")
 
 
 def span(first: int, last: int) -> set[str]:
     return set(KEYS[max(first, 0) : min(last, COUNT - 1) + 1])
+
+
+def labels_after(at: int, in_universe: set[str], horizon: int) -> set[str]:
+    """Labels that name a member by the close, or read it up to their sale, as far as they are known."""
+    return (in_universe | span(at - horizon, at)) & span(0, COUNT - 1 - horizon)
 
 
 def expected_after(at: int) -> list[Made]:
@@ -248,7 +260,7 @@ def expected_after(at: int) -> list[Made]:
                 ("technical", TECHNICAL_FEATURES),
             )
         ),
-        [("features/labels", (in_universe | span(at - LABEL_HORIZON, at)) & span(0, COUNT - 3))],
+        *([(table.path, labels_after(at, in_universe, table.horizon))] for table in LABEL_TABLES),
     ]
     signals = by_table[6][0][1]
     last = max(KEYS.index(key) for key in signals)
@@ -293,7 +305,8 @@ def test_what_was_made_again_is_what_making_everything_gives(market: Market) -> 
     assert market.walk()
     made = market.tables()
     market.runner.run(jobs.INGEST, KEYS)
-    market.runner.run(jobs.LABEL, KEYS[:-LABEL_HORIZON])
+    for table in LABEL_TABLES:
+        market.runner.run(jobs.job_of(table), KEYS[: -table.horizon])
     market.runner.run(jobs.SIGNAL, KEYS)
     market.runner.run(jobs.COMPARE, KEYS)
     market.runner.run(jobs.BACKTEST, [])

@@ -7,17 +7,20 @@ from datetime import date, datetime
 import dagster as dg
 import pytest
 
+from quant_assets.automation import jobs
 from quant_assets.automation.schedules import (
     FRESHNESS_CRON,
-    STEPS,
+    daily_steps,
     freshness_request,
     requested,
 )
+from quant_assets.features.schemas import TABLES, label_table
 from quant_assets.market_data.freshness import due_at
 from quant_assets.market_span import MarketSpan
 from quant_assets.partitions import partitions_for
 from quant_resources.calendar import NEW_YORK
 
+STEPS = daily_steps(TABLES)
 SPAN = MarketSpan(
     first_session=date(2022, 1, 3),
     last_session=date(2024, 12, 31),
@@ -47,9 +50,25 @@ def test_thanksgiving_week() -> None:
     half_day = asked(date(2023, 11, 24))
     assert half_day["ingest"] == "2023-11-22"
     assert half_day["label"] == "2023-11-20"
+    # Bought at the next close and held over 5 and 20 sessions.
+    assert half_day["label_5"] == "2023-11-14"
+    assert half_day["label_20"] == "2023-10-24"
     assert half_day["trade"] == "2023-11-24"
     assert asked(date(2023, 11, 25)) == asked(date(2023, 11, 26)) == {}
     assert asked(date(2023, 11, 27))["signal"] == "2023-11-24"
+
+
+def test_a_further_horizon_is_a_further_table() -> None:
+    """One number gives it a job and a step of the day; a run holds partitions of one horizon only."""
+    more = (*TABLES, label_table(3))
+    known = {job.name: job for job in jobs.jobs(more)}
+    assert {"label", "label_3", "label_5", "label_20"} <= set(known)
+    (step,) = (step for step in daily_steps(more) if step.job == "label_3")
+    tick = datetime(2023, 11, 24, 7, 30, tzinfo=NEW_YORK)
+    answer = requested(step, tick, PARTITIONS)
+    assert isinstance(answer, dg.RunRequest)
+    assert answer.partition_key == "2023-11-16"
+    assert jobs.repeated_jobs(more) == {"ingest", "label", "label_3", "label_5", "label_20"}
 
 
 def test_new_year() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from quant_assets.cli import coverage as coverage_command
 from quant_assets.cli import status as status_command
+from quant_assets.features.schemas import LABEL_TABLES, TABLES
 from quant_assets.market_data import coverage
 from quant_assets.market_data.schemas import BARS, COVERAGE
 from quant_assets.market_span import MarketSpan, remember_span
@@ -112,6 +113,26 @@ def test_a_person_reads_the_same(root: Path) -> None:
     assert "by the wall clock" in shown
     assert "Coverage of the newest 4 sessions" in shown
     assert "Symbols with gaps, 1 of 1" in shown
+
+
+def test_tables_that_a_data_root_does_not_have_yet_are_named(root: Path) -> None:
+    """A data root of a time before a table existed: one sentence says what fills it."""
+    store, keys = Store(root), [str(day) for day in SESSIONS[:4]]
+    for table in TABLES:
+        if table not in LABEL_TABLES[1:]:
+            store.write(table, table.empty(), keys[: len(keys) - table.horizon])
+    assert "Sessions whose bars" not in run("status").stdout
+    missing = {row["table"]: row["missing"] for row in document("status")["tables"]}
+    # No label of five sessions can be known yet, and nothing else decides about other tables.
+    assert (missing["features/labels"], missing["features/labels_5"]) == (0, 0)
+    assert missing["market_data/bars"] is None
+    later = XNYS.sessions(FIRST, XNYS.offset(FIRST, 7))
+    store.write(BARS, BARS.empty(), [str(day) for day in later[4:]])
+    sentence = " ".join(run("status").stdout.split()).rpartition("Sessions whose bars")[2]
+    assert sentence == (
+        " are stored are missing in features/alpha158 (4), features/technical (4), features/anomaly (4), "
+        "features/labels (4), features/labels_5 (2): `quant backfill` makes them."
+    )
 
 
 def test_nothing_is_started_to_look(root: Path) -> None:

@@ -394,11 +394,7 @@ class Root:
     def __init__(self, root: Path, source: AlpacaBars) -> None:
         self.store = Store(root)
         self.folder = root
-        asset = raw_bars.map_asset_specs(
-            lambda spec: spec.replace_attributes(
-                partitions_def=PARTITIONS.of(spec.metadata["quant/grain"])
-            )
-        )
+        asset = PARTITIONS.place(raw_bars)
         mine = [check for check in CHECKS if check.table is RAW_BARS]
         none = dg.ResourceDefinition.none_resource()
         self._definitions = dg.Definitions(

@@ -1,6 +1,9 @@
 """Alpha158 as a function of frames: bad input, and laws that no cut of the data may break."""
 
+import subprocess
+import sys
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -98,6 +101,51 @@ def test_one_row_symbol_has_what_one_row_can_have() -> None:
 def test_bad_input_is_named(bars: pl.DataFrame, message: str) -> None:
     with pytest.raises(DataError, match=message):
         alpha158(bars, CALENDAR)
+
+
+MEASURE = """
+import sys
+import numpy, psutil, polars
+from quant_assets.features.alpha158 import alpha158
+bars = polars.read_parquet(sys.argv[1])
+alpha158(bars.head(70))
+resident = psutil.Process().memory_info().rss
+features = alpha158(bars)
+with open("/proc/self/status") as status:
+    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+print((peak - resident) / (features.height * 158 * 4))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_memory_is_the_output_and_a_few_blocks(tmp_path: Path) -> None:
+    """Above its input a wide frame takes less than 1.6 times its output, in a fresh process."""
+    rng = np.random.default_rng(0)
+    sessions, symbols = weekdays(1250), 200
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, (symbols, len(sessions))), axis=1)).ravel()
+    bars = pl.DataFrame(
+        {
+            "symbol": np.repeat([f"S{number:03}" for number in range(symbols)], len(sessions)),
+            "session": pl.Series(sessions * symbols, dtype=pl.Date),
+            **dict.fromkeys(("open", "high", "low", "close", "vwap"), close),
+            "volume": rng.integers(1, 10**6, len(close)).astype(np.float64),
+        }
+    )
+    bars.write_parquet(tmp_path / "bars.parquet")
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "bars.parquet"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 0.5 < float(ran.stdout) < 1.6
+
+
+def test_the_columns_share_one_array() -> None:
+    """The result is handed over without a copy: each column begins where the one before it ends."""
+    features = alpha158(BARS, CALENDAR)
+    starts = [features[name].to_numpy(allow_copy=False).ctypes.data for name in NAMES]
+    assert np.diff(starts).tolist() == [4 * features.height] * (len(NAMES) - 1)
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 
 from quant_assets import features
-from quant_assets.features.schemas import ALPHA158, ANOMALY, LABELS, TECHNICAL
+from quant_assets.features.schemas import ALPHA158, ANOMALY, LABEL_TABLES, TECHNICAL
 from quant_assets.market_data.schemas import BARS, UNIVERSE
 from quant_assets.partitions import DEFAULT, range_tags
 from quant_assets.table_assets import TableIOManager
 from quant_assets.table_checks import CheckScope, check_definitions
+from quant_resources.errors import MissingPartitionError
 from quant_resources.store import Store
 from quant_resources.tables import Table
 from quant_tests.features.conftest import Market, raw_market
@@ -40,7 +41,7 @@ def graph(store: Store) -> dg.Definitions:
         asset_checks=check_definitions(features.TABLES, features.CHECKS, DEFAULT),
         jobs=[
             dg.define_asset_job("sessions", selection=[table.path for table in SESSION_TABLES]),
-            dg.define_asset_job("labels", selection=[LABELS.path]),
+            *(dg.define_asset_job(table.name, selection=[table.path]) for table in LABEL_TABLES),
         ],
         resources={
             "store": store,
@@ -61,7 +62,7 @@ def run(definitions: dg.Definitions, job: str, keys: list[str]) -> dg.ExecuteInP
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store whose last 64 sessions were computed as one range."""
+    """A store whose last 64 sessions were computed as one range, and the labels that were known by then."""
     store = store_of(tmp_path_factory.mktemp("range"), SMALL)
     keys = [session.isoformat() for session in SMALL.calendar]
     result = run(graph(store), "sessions", keys[56:])
@@ -69,10 +70,13 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Store:
         (check.asset_key.to_user_string(), check.check_name): check.passed
         for check in result.get_asset_check_evaluations()
     }
-    assert len(passed) == 3 + 8
+    assert len(passed) == 3 + 5
     assert all(passed.values()), passed
-    labelled = run(graph(store), "labels", keys[56:-2])
-    assert all(check.passed for check in labelled.get_asset_check_evaluations())
+    for table in LABEL_TABLES:
+        labelled = run(graph(store), table.name, keys[56 : -table.horizon])
+        checks = labelled.get_asset_check_evaluations()
+        assert len(checks) == 4
+        assert all(check.passed for check in checks), checks
     return store
 
 
@@ -84,22 +88,35 @@ def test_a_range_writes_every_session_and_empty_ones_too(computed: Store) -> Non
         assert computed.read(table, keys[56:60]).collect().is_empty()
         rows = computed.read(table).collect()
         assert rows.height == SMALL.universe.height
-    assert computed.partitions(LABELS) == keys[56:-2]
+    for table in LABEL_TABLES:
+        assert computed.partitions(table) == keys[56 : -table.horizon]
 
 
 def test_days_alone_equal_the_range(computed: Store, tmp_path: Path) -> None:
     store = store_of(tmp_path, SMALL)
     keys = [session.isoformat() for session in SMALL.calendar]
-    for key in (keys[62], keys[-3]):
+    for key in (keys[62], keys[-22]):
         run(graph(store), "sessions", [key])
-        run(graph(store), "labels", [key])
+        for table in LABEL_TABLES:
+            run(graph(store), table.name, [key])
         for table in features.TABLES:
             assert store.read(table, [key]).collect().equals(computed.read(table, [key]).collect())
 
 
+@pytest.mark.parametrize("table", LABEL_TABLES, ids=lambda table: table.name)
+def test_labels_are_not_made_from_bars_that_are_not_there(table: Table, tmp_path: Path) -> None:
+    """Without the bars of the sale every label would be empty, and look like a halt of the market."""
+    store = store_of(tmp_path, SMALL)
+    sold = SMALL.calendar[70 + table.horizon].isoformat()
+    (tmp_path / BARS.path / f"{sold}.parquet").unlink()
+    with pytest.raises(MissingPartitionError, match=f"missing \\({sold}\\); materialize"):
+        run(graph(store), table.name, [SMALL.calendar[70].isoformat()])
+    assert store.partitions(table) == []
+
+
 @pytest.mark.parametrize("table", features.TABLES, ids=lambda table: table.name)
 def test_checks_find_lost_and_invented_rows(table: Table, computed: Store) -> None:
-    key = SMALL.calendar[-3].isoformat()
+    key = SMALL.calendar[-22].isoformat()
     scope = CheckScope([key], computed, None, None)  # pyright: ignore[reportArgumentType]
     rule = next(c for c in features.CHECKS if c.table == table and c.name == "members_complete")
     frame = computed.read(table, [key]).collect()
@@ -108,27 +125,6 @@ def test_checks_find_lost_and_invented_rows(table: Table, computed: Store) -> No
     assert (lost.passed, lost.count) == (False, 1)
     invented = frame.with_columns(security_id=pl.lit("X@2020-01-01"))
     assert rule.function(invented, scope).count == 2 * frame.height
-
-
-@pytest.mark.parametrize(
-    ("table", "column"), [(ALPHA158, "CORD30"), (TECHNICAL, "gap"), (ANOMALY, "explained_by")]
-)
-def test_parity_check_finds_a_changed_value(table: Table, column: str, computed: Store) -> None:
-    key = SMALL.calendar[-1].isoformat()
-    scope = CheckScope([key], computed, None, None)  # pyright: ignore[reportArgumentType]
-    rule = next(
-        c for c in features.CHECKS if c.table == table and c.name == "same_when_computed_alone"
-    )
-    frame = computed.read(table, [key]).collect()
-    assert rule.function(frame, scope).passed
-    changed = pl.lit("gap +9.9") if column == "explained_by" else pl.col(column) * 1.001
-    first = pl.int_range(pl.len()) == 0
-    wrong = frame.with_columns(pl.when(first).then(changed).otherwise(column).alias(column))
-    finding = rule.function(wrong, scope)
-    assert (finding.passed, finding.count) == (False, 1)
-    assert finding.sample is not None
-    assert finding.sample["problem"][0] == column
-    assert rule.function(frame.tail(-1), scope).count == 1
 
 
 @pytest.mark.parametrize(("table", "column"), [(ALPHA158, "STD10"), (TECHNICAL, "momentum_20")])
@@ -145,15 +141,26 @@ def test_holes_are_found(table: Table, column: str, computed: Store) -> None:
         assert column in finding.message
 
 
-def test_labels_known_at_another_session_are_found(computed: Store) -> None:
-    key = SMALL.calendar[-3].isoformat()
-    scope = CheckScope([key], computed, None, None)  # pyright: ignore[reportArgumentType]
-    rules = {c.name: c.function for c in features.CHECKS if c.table == LABELS}
-    frame = computed.read(LABELS, [key]).collect()
-    early = frame.with_columns(known_session=pl.col("session"))
-    assert rules["known_two_sessions_later"](early, scope).count == frame.height
-    nothing = frame.with_columns(forward_return=pl.lit(None, pl.Float64))
-    assert not rules["labels_present"](nothing, scope).passed
+@pytest.mark.parametrize("table", LABEL_TABLES, ids=lambda table: table.name)
+def test_labels_known_at_another_session_are_found(table: Table, computed: Store) -> None:
+    keys = [SMALL.calendar[place].isoformat() for place in (-40, -23, -22)]
+    scope = CheckScope(keys, computed, None, None)  # pyright: ignore[reportArgumentType]
+    rules = {c.name: c.function for c in features.CHECKS if c.table == table}
+    frame = computed.read(table, keys).collect()
+    assert rules["known_at_its_horizon"](frame, scope).passed
+    one = pl.int_range(pl.len()) == frame.height - 1
+    known = pl.col("known_session")
+    for wrong in (pl.col("session"), known.dt.offset_by("-1d"), known.dt.offset_by("7d"), None):
+        early = frame.with_columns(known_session=pl.when(one).then(wrong).otherwise(known))
+        finding = rules["known_at_its_horizon"](early, scope)
+        assert (finding.passed, finding.count) == (False, 1)
+        assert f"{keys[-1]} at" in finding.message
+    nothing = pl.when(pl.col("session") < pl.lit(keys[-1]).str.to_date()).then("forward_return")
+    finding = rules["labels_present"](frame.with_columns(forward_return=nothing), scope)
+    assert not finding.passed
+    assert f"the first one {keys[-1]}" in finding.message
+    assert rules["labels_present"](frame, scope).passed
+    assert rules["known_at_its_horizon"](frame.clear(), scope).passed
 
 
 def test_every_column_says_what_it_is() -> None:

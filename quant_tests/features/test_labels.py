@@ -1,5 +1,6 @@
 """Forward returns over splits, dividends, halts, delistings and reused tickers."""
 
+import math
 from collections.abc import Sequence
 from datetime import date
 
@@ -8,9 +9,10 @@ import polars as pl
 import pytest
 
 from quant_assets.features.labels import forward_returns
-from quant_assets.features.schemas import LABELS
+from quant_assets.features.schemas import LABEL_TABLES, LABELS
 from quant_resources.calendar import XNYS
 from quant_resources.errors import DataError
+from quant_resources.tables import Table
 from quant_tests.features.conftest import Market
 
 T = XNYS.sessions(date(2024, 7, 1), date(2024, 7, 31))
@@ -87,7 +89,7 @@ def test_a_new_owner_of_the_ticker_is_another_security() -> None:
 
 def test_longer_horizon_multiplies_the_factors_between_even_over_a_missing_day() -> None:
     prices = bars([("A", 1, 100, 1), ("A", 2, 50, 0.5), ("A", 4, 22, 0.5)])
-    label = forward_returns(prices, members("A"), T, horizon=3)
+    label = forward_returns(prices, members("A"), T, held=3)
     assert label["forward_return"][0] == pytest.approx(22 / 25 - 1)
     assert label["known_session"][0] == T[4]
 
@@ -110,18 +112,45 @@ def test_cross_section_is_standardised_and_ranked_by_session() -> None:
     )
 
 
-def test_day_by_day_equals_the_range(market: Market) -> None:
-    wanted = market.universe.filter(pl.col("session") <= market.calendar[-3])
-    whole = forward_returns(market.bars, wanted, market.calendar)
+@pytest.mark.parametrize("table", LABEL_TABLES, ids=lambda table: table.name)
+def test_day_by_day_equals_the_range_to_the_bit(table: Table, market: Market) -> None:
+    """Read in pieces too, as from a store, and in any order."""
+    wanted = market.universe.filter(pl.col("session") < market.calendar[-table.horizon])
+    whole = forward_returns(market.bars, wanted, market.calendar, table.horizon - 1)
     assert whole["forward_return"].null_count() > 0
-    for place in range(60, len(market.calendar) - 2, 13):
+    for place in range(60, len(market.calendar) - table.horizon, 13):
         session = market.calendar[place]
-        window = market.calendar[place : place + 3]
-        alone = forward_returns(
-            market.bars.filter(pl.col("session").is_in(window)),
-            wanted.filter(pl.col("session") == session),
-            window,
+        window = market.calendar[place : place + table.horizon + 1]
+        own = wanted.filter(pl.col("session") == session)
+        needed = market.bars.filter(pl.col("session").is_in(window))
+        pieces = pl.concat(
+            [needed.filter(pl.col("session") == day) for day in reversed(window)], rechunk=False
         )
+        expected = whole.filter(pl.col("session") == session)
+        for given in (needed, pieces, needed.sample(fraction=1.0, shuffle=True, seed=place)):
+            assert forward_returns(given, own, window, table.horizon - 1).equals(expected)
+
+
+def test_many_names_of_one_day_are_those_of_the_range_to_the_bit() -> None:
+    """Sums of hundreds of names have an order, which must not depend on how many days there are."""
+    rng = np.random.default_rng(5)
+    calendar, names = T[:12], [f"N{number:03}" for number in range(500)]
+    moves = rng.normal(0, 0.02, (len(calendar), len(names)))
+    many = pl.DataFrame(
+        {
+            "session": [day for day in calendar for _ in names],
+            "security_id": names * len(calendar),
+            "symbol": names * len(calendar),
+            "close": (50 * np.exp(np.cumsum(moves, axis=0))).ravel(),
+            "price_factor": 1.0,
+        }
+    ).filter(pl.Series(rng.random(moves.size) > 0.05))
+    wanted = many.filter(pl.col("session") <= calendar[-7]).select(
+        "session", "symbol", "security_id"
+    )
+    whole = forward_returns(many, wanted, calendar, held=5)
+    for session in calendar[:6]:
+        alone = forward_returns(many, wanted.filter(pl.col("session") == session), calendar, held=5)
         assert alone.equals(whole.filter(pl.col("session") == session))
 
 
@@ -150,7 +179,23 @@ def test_too_near_to_the_end_and_bad_horizons_are_refused() -> None:
     with pytest.raises(DataError, match="needs 2 later sessions"):
         forward_returns(bars([]), members("A", session=len(T) - 2), T)
     with pytest.raises(DataError, match="at least one session"):
-        forward_returns(bars([]), members("A"), T, horizon=0)
+        forward_returns(bars([]), members("A"), T, held=0)
+
+
+@pytest.mark.parametrize("close", [None, math.nan])
+def test_a_missing_close_is_no_bar_but_its_factor_counts(close: float) -> None:
+    prices = bars([("A", 1, 100, 1), ("A", 2, close, 0.5), ("A", 3, 51, 1)])
+    assert forward_returns(prices, members("A"), T)["forward_return"][0] is None
+    longer = forward_returns(prices, members("A"), T, held=2)
+    assert longer["forward_return"][0] == pytest.approx(0.02)
+
+
+def test_bars_outside_of_the_label_change_nothing() -> None:
+    """Neither what lies before the purchase, nor after the sale, nor of others."""
+    needed = bars([("A", 1, 10, 1), ("A", 2, 11, 1)])
+    more = bars([("A", 0, 3, 0.1), ("A", 3, 99, 0.2), ("B", 1, 5, 0.5), ("B", 2, 5, 0.5)])
+    expected = forward_returns(needed, members("A"), T)
+    assert forward_returns(pl.concat([more, needed]), members("A"), T).equals(expected)
 
 
 def test_empty_universe() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from quant_assets import partitions
 from quant_assets.definitions import build_defs
+from quant_assets.features.schemas import LABEL_TABLES
 from quant_assets.market_span import (
     MarketSpan,
     default_span,
@@ -56,7 +57,7 @@ def test_thanksgiving_week_has_a_half_day_and_no_thursday() -> None:
 def test_every_key_is_a_session_and_every_session_a_key() -> None:
     expected = [day.isoformat() for day in XNYS.sessions(SPAN.first_session, date(2024, 1, 12))]
     assert MARKET.session.get_partition_keys() == expected
-    assert MARKET.labelled_session.get_partition_keys() == expected[:-2]
+    assert MARKET.labelled_session(2).get_partition_keys() == expected[:-2]
     assert MARKET.trading_session.get_partition_keys() == [k for k in expected if k >= "2023-11-01"]
 
 
@@ -66,7 +67,7 @@ def test_a_holiday_after_the_last_session_is_no_partition(last: date) -> None:
     market = partitions_for(SPAN.model_copy(update={"last_session": last}))
     sessions = XNYS.sessions(SPAN.first_session, last)
     assert market.session.get_partition_keys()[-1] == last.isoformat()
-    assert market.labelled_session.get_partition_keys()[-1] == sessions[-3].isoformat()
+    assert market.labelled_session(2).get_partition_keys()[-1] == sessions[-3].isoformat()
 
 
 def test_a_trading_session_knows_the_session_before_it_over_weekends_and_holidays() -> None:
@@ -100,8 +101,41 @@ def test_months_begin_when_a_model_can_be_trained_and_hold_the_last_session() ->
 
 
 def test_labels_look_ahead_and_only_labels_do() -> None:
-    window = upstream(partitions.ahead(2), "2023-11-22", MARKET.labelled_session)
+    window = upstream(partitions.ahead(2), "2023-11-22", MARKET.labelled_session(2))
     assert window == ["2023-11-22", "2023-11-24", "2023-11-27"]
+
+
+@pytest.mark.parametrize("horizon", [table.horizon for table in LABEL_TABLES])
+@pytest.mark.parametrize("last", [date(2024, 1, 12), date(2023, 12, 26), date(2023, 11, 24)])
+def test_labels_reach_over_the_holidays_after_their_last_session(horizon: int, last: date) -> None:
+    """Labels of 20 sessions stopped before Christmas had no sale: holidays after the last partition were counted."""
+    market = partitions_for(SPAN.model_copy(update={"last_session": last}))
+    labelled = market.labelled_session(horizon)
+    sessions = [day.isoformat() for day in XNYS.sessions(SPAN.first_session, last)]
+    assert labelled.get_partition_keys() == sessions[:-horizon]
+    for place in range(len(sessions) - 2 * horizon, len(sessions) - horizon):
+        window = upstream(partitions.ahead(horizon), sessions[place], labelled, market.session)
+        assert window == sessions[place : place + horizon + 1]
+    # And back: what a restated bar makes stale.
+    for place in range(len(sessions) - horizon, len(sessions)):
+        reached = partitions.ahead(horizon).get_downstream_partitions_for_partitions(
+            market.session.empty_subset().with_partition_keys([sessions[place]]),
+            market.session,
+            labelled,
+        )
+        assert list(reached.get_partition_keys()) == sessions[place - horizon : -horizon]
+
+
+def test_a_market_shorter_than_a_horizon_has_no_label_yet() -> None:
+    last = XNYS.offset(SPAN.first_session, 10)
+    short = MarketSpan(
+        first_session=SPAN.first_session,
+        last_session=last,
+        first_trading_session=last,
+    )
+    market = partitions_for(short)
+    assert market.labelled_session(21).get_partition_keys() == []
+    assert len(market.labelled_session(6).get_partition_keys()) == 11 - 6
 
 
 def test_an_open_market_follows_the_wall_clock() -> None:
@@ -112,7 +146,8 @@ def test_an_open_market_follows_the_wall_clock() -> None:
     # July 4 is no session; the current session trades already.
     assert "2024-07-04" not in closed
     assert market.trading_session.get_partition_keys(monday)[-1] == "2024-07-08"
-    assert market.labelled_session.get_partition_keys(monday)[-1] == "2024-07-02"
+    assert market.labelled_session(2).get_partition_keys(monday)[-1] == "2024-07-02"
+    assert market.labelled_session(21).get_partition_keys(monday)[-1] == "2024-06-04"
     assert market.month.get_partition_keys(monday)[-1] == "2024-07-01"
 
 

@@ -56,7 +56,8 @@ def graph(root: Path, values: dict[str, float] | None = None) -> dg.Definitions:
         days = sessions_of(context)
         rows = [(values or {}).get(day.isoformat(), float(day.day)) for day in days]
         return TableResult(
-            pl.DataFrame({"session": days, "value": rows}), {"note": "seen on the newest"}
+            pl.DataFrame({"session": days, "value": rows}),
+            lambda: {"note": f"seen on the newest of {len(days)}"},
         )
 
     @table_asset(MEAN, ins={"source": TableInput(SOURCE, partitions.trailing(2))})
@@ -123,6 +124,7 @@ def test_every_partition_of_a_range_has_its_row_count_and_the_newest_the_picture
     assert sorted(str(key) for key in events) == KEYS[:3]
     assert all(metadata["dagster/row_count"].value == 1 for metadata in events.values())
     assert [key for key, metadata in events.items() if "note" in metadata] == [KEYS[2]]
+    assert events[KEYS[2]]["note"].value == "seen on the newest of 3"
 
 
 def test_a_broken_bound_stops_what_is_downstream_and_says_why(tmp_path: Path) -> None:

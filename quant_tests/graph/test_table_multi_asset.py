@@ -73,14 +73,7 @@ def graph(root: Path, highest_small: float = 10.0) -> Graph:
     store = Store(root)
     definitions = dg.Definitions(
         # Placed on partitions as `definitions.build_defs` does it.
-        assets=[
-            asset.map_asset_specs(
-                lambda spec: spec.replace_attributes(
-                    partitions_def=DEFAULT.of(spec.metadata["quant/grain"])
-                )
-            )
-            for asset in (small_and_large, double)
-        ],
+        assets=[DEFAULT.place(asset) for asset in (small_and_large, double)],
         asset_checks=check_definitions(TABLES, (), DEFAULT),
         jobs=[dg.define_asset_job("all", selection="*")],
         resources={

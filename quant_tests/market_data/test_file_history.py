@@ -59,14 +59,7 @@ class FileMarket:
         )
         none = dg.ResourceDefinition.none_resource()
         self.definitions = dg.Definitions(
-            assets=[
-                asset.map_asset_specs(
-                    lambda spec: spec.replace_attributes(
-                        partitions_def=partitions.of(spec.metadata["quant/grain"])
-                    )
-                )
-                for asset in market_data.ASSETS
-            ],
+            assets=[partitions.place(asset) for asset in market_data.ASSETS],
             jobs=[dg.define_asset_job("bars", chosen.without_checks())],
             resources={
                 "table_io": TableIOManager(self.store, TABLES),

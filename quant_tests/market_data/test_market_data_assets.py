@@ -127,14 +127,7 @@ class Market:
         self, root: Path, source: BarSource, broker: Broker, second: BarSource | None = None
     ) -> None:
         self.store = Store(root)
-        assets = [
-            asset.map_asset_specs(
-                lambda spec: spec.replace_attributes(
-                    partitions_def=PARTITIONS.of(spec.metadata["quant/grain"])
-                )
-            )
-            for asset in market_data.ASSETS
-        ]
+        assets = [PARTITIONS.place(asset) for asset in market_data.ASSETS]
         none = dg.ResourceDefinition.none_resource()
         self.definitions = dg.Definitions(
             assets=assets,

@@ -16,7 +16,7 @@ import polars as pl
 
 from quant_assets.features.schemas import ALPHA158, LABELS, TECHNICAL
 from quant_assets.market_data.schemas import BARS, UNIVERSE
-from quant_assets.partitions import DEFAULT, LABEL_HORIZON
+from quant_assets.partitions import DEFAULT
 from quant_assets.table_assets import TableIOManager
 from quant_resources.calendar import XNYS
 from quant_resources.ledger import Ledger
@@ -50,14 +50,14 @@ class PlantedMarket:
 def plant(store: Store, last: date, names: int = 24, seed: int = 5) -> PlantedMarket:
     """Write every session from 2023-01-03 to `last`."""
     sessions = XNYS.sessions(FIRST, last)
-    following = XNYS.sessions(FIRST, XNYS.offset(sessions[-1], LABEL_HORIZON))
+    following = XNYS.sessions(FIRST, XNYS.offset(sessions[-1], LABELS.horizon))
     rng = np.random.default_rng(seed)
     count = len(sessions) * names
     symbols = [f"S{number:03d}" for number in range(names)]
     rows = pl.DataFrame(
         {
             "session": [session for session in sessions for _ in range(names)],
-            "known_session": [known for known in following[LABEL_HORIZON:] for _ in range(names)],
+            "known_session": [known for known in following[LABELS.horizon :] for _ in range(names)],
             "symbol": symbols * len(sessions),
             "first_session": [FIRST] * count,
         }
@@ -103,9 +103,9 @@ def write(
 def upstream() -> list[dg.AssetSpec]:
     """The tables as external assets, loaded by the table IO manager."""
     return [
-        dg.AssetSpec(
-            table.path.split("/"), partitions_def=DEFAULT.of(table.grain)
-        ).with_io_manager_key("table_io")
+        dg.AssetSpec(table.path.split("/"), partitions_def=DEFAULT.of(table)).with_io_manager_key(
+            "table_io"
+        )
         for table in TABLES
     ]
 

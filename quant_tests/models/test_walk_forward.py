@@ -29,7 +29,7 @@ def labelled(sessions: int, horizon: int = 2) -> pl.DataFrame:
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[pl.DataFrame, date, WalkForwardConfig]:
-    horizon = draw(st.integers(1, 12))
+    horizon = draw(st.integers(1, 21))
     sessions = draw(st.integers(60, 200))
     config = WalkForwardConfig(
         training_sessions=draw(st.integers(40, 250)),

@@ -11,16 +11,14 @@ from quant_assets.features.alpha158_formulas import NAMES
 from quant_tests.oracles.alpha158_reference import irregular_market, reference_alpha158, weekdays
 
 ROUNDING = {
-    # Qlib's own rolling arithmetic leaves rounding of this size (relative to a price of 1, a correlation of 1)
-    # where the exact result is 0 or 1.
-    "BETA": 1e-9,
-    "RESI": 1e-8,
-    "RSQR": 1e-7,
-    "CORR": 1e-6,
-    "CORD": 1e-6,
-    "STD": 1e-9,
-    "SUMD": 1e-9,
-    "VSUMD": 1e-9,
+    # Where the exact result is 0, rounding is compared with rounding (relative to a price of 1, a correlation of 1).
+    "BETA": 1e-13,
+    "RESI": 1e-13,
+    "RSQR": 1e-10,
+    "CORR": 1e-10,
+    "CORD": 1e-10,
+    "SUMD": 1e-13,
+    "VSUMD": 1e-13,
 }
 
 

@@ -35,12 +35,7 @@ def partitions() -> Partitions:
 def run(ground: Ground, partitions: Partitions):
     """Materialize assets by key for one trading session."""
     placed = [
-        asset.map_asset_specs(
-            lambda spec: spec.replace_attributes(
-                partitions_def=partitions.of(spec.metadata["quant/grain"])
-            )
-        )
-        for asset in assets([signal_table(name) for name in STRATEGIES])
+        partitions.place(asset) for asset in assets([signal_table(name) for name in STRATEGIES])
     ]
     tables = [*TABLES, *(signal_table(name) for name in STRATEGIES)]
     resources = {

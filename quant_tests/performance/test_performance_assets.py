@@ -55,7 +55,7 @@ def materialize(book, names, keys=()):
             *performance_assets(STRATEGIES),
             *(
                 dg.AssetSpec(
-                    table.path.split("/"), partitions_def=DEFAULT.of(table.grain)
+                    table.path.split("/"), partitions_def=DEFAULT.of(table)
                 ).with_io_manager_key("table_io")
                 for table in upstream
             ),
