@@ -35,6 +35,7 @@ from quant_assets.partitions import partitions_for
 from quant_assets.performance.assets import performance_assets
 from quant_assets.performance.checks import performance_checks
 from quant_assets.performance.schemas import tables as performance_tables
+from quant_assets.point_in_time.checks import point_in_time_checks
 from quant_assets.signals.assets import signal_assets
 from quant_assets.signals.checks import signal_checks
 from quant_assets.signals.discovery import discover, validated
@@ -105,7 +106,10 @@ def build_defs(
     all_jobs = jobs(tables)
     return dg.Definitions(
         assets=[*placed, *market_data_assets.EXTERNAL],
-        asset_checks=check_definitions(tables, rules, partitions),
+        asset_checks=[
+            *check_definitions(tables, rules, partitions),
+            *point_in_time_checks(placed, partitions),
+        ],
         jobs=all_jobs,
         schedules=schedules(partitions, tables, {job.name: job for job in all_jobs}),
         sensors=sensors(partitions, tables, all_jobs),

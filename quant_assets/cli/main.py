@@ -24,6 +24,7 @@ from quant_assets.cli import (
     explain,
     market,
     models,
+    prove,
     report,
     signals,
     status,
@@ -45,6 +46,7 @@ app.command("demo")(demo_command.demo)
 app.command("dev")(dev.dev)
 app.command("backfill")(backfill.backfill)
 app.command("trade")(trade.trade)
+app.command("prove")(prove.prove)
 app.command("status")(status.status)
 app.command("explain")(explain.explain)
 app.command("signals")(signals.signals)

@@ -10,8 +10,9 @@ session alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -40,7 +41,8 @@ from quant_assets.market_data.source_differences import Tolerances, differences,
 from quant_assets.market_data.stored_gate import gate_stored
 from quant_assets.market_data.universe import PERMISSION_SESSIONS, WINDOW_SESSIONS, UniverseRule
 from quant_assets.market_data.universe import universe as trading_universe
-from quant_assets.partitions import everything_until, same, trailing
+from quant_assets.partitions import GRAIN_METADATA, everything_until, same, trailing
+from quant_assets.point_in_time.cut_store import uncut
 from quant_assets.table_assets import (
     TableInput,
     TableResult,
@@ -122,7 +124,10 @@ def bars_and_quarantine(
 ) -> tuple[TableResult, TableResult]:
     """Judge the delivered rows: those that break a rule, and the others with the session's factors."""
     gated = _gated(context, store)
-    return _rejected(gated), _valid(gated)
+    return (
+        TableResult(gated.quarantine, partial(_rejected, gated)),
+        TableResult(gated.bars, partial(_valid, gated)),
+    )
 
 
 @table_asset(
@@ -149,20 +154,25 @@ def coverage(
         XNYS.all_sessions,
         sessions,
     )
-    newest = frame.filter(session=sessions[-1])
-    gaps = newest.filter(pl.col("state") != expectations.PRESENT)
-    before = [key for key in store.partitions(COVERAGE) if key < sessions[0].isoformat()]
-    shown = pl.concat([store.read(COVERAGE, before[-_SESSIONS_SHOWN_BEFORE:]).collect(), frame])
-    metadata: dict[str, Any] = {
-        "expected_symbols": newest.height,
-        "gaps": gaps.height,
-        "newest_gaps": shown_table(gaps.sort("state", "absent_sessions", "symbol")),
-        "most_gaps": shown_table(expectations.by_symbol(shown)),
-        "by_session": shown_table(expectations.by_session(shown).reverse()),
-    }
-    if shown.height:
-        metadata["picture"] = picture(plots.coverage_picture(shown))
-    return TableResult(frame, metadata)
+
+    def shown() -> dict[str, Any]:
+        newest = frame.filter(session=sessions[-1])
+        gaps = newest.filter(pl.col("state") != expectations.PRESENT)
+        before = [key for key in store.partitions(COVERAGE) if key < sessions[0].isoformat()]
+        lately = store.read(COVERAGE, before[-_SESSIONS_SHOWN_BEFORE:]).collect()
+        told = pl.concat([lately, frame])
+        metadata: dict[str, Any] = {
+            "expected_symbols": newest.height,
+            "gaps": gaps.height,
+            "newest_gaps": shown_table(gaps.sort("state", "absent_sessions", "symbol")),
+            "most_gaps": shown_table(expectations.by_symbol(told)),
+            "by_session": shown_table(expectations.by_session(told).reverse()),
+        }
+        if told.height:
+            metadata["picture"] = picture(plots.coverage_picture(told))
+        return metadata
+
+    return TableResult(frame, shown)
 
 
 @table_asset(LISTED_ASSETS)
@@ -262,7 +272,7 @@ def universe(
             read_membership(settings.universe_membership),
             bars.filter(pl.col("session").is_in(sessions)).select("session", "symbol").collect(),
             # Renames after the session as well: they only tell which line of the file is meant.
-            store.read(CORPORATE_ACTIONS).collect(),
+            uncut(store).read(CORPORATE_ACTIONS).collect(),
             sessions,
         )
         members = index.bars
@@ -276,21 +286,22 @@ def universe(
         listed_assets=listed_assets,
         members=members,
     )
+    return TableResult(frame, partial(_universe_metadata, frame, metadata))
+
+
+def _universe_metadata(frame: pl.DataFrame, membership: Mapping[str, Any]) -> dict[str, Any]:
     if frame.is_empty():
-        metadata["empty"] = f"Fewer than {WINDOW_SESSIONS} sessions of history, or no member."
-        return TableResult(frame, metadata)
+        empty = f"Fewer than {WINDOW_SESSIONS} sessions of history, or no member."
+        return {**membership, "empty": empty}
     newest = frame.filter(pl.col("session") == pl.col("session").max())
-    return TableResult(
-        frame,
-        {
-            "names": newest.height,
-            "smallest_median_dollar_volume": float(newest["median_dollar_volume"][-1]),
-            "permissions_observed": newest["tradable"].null_count() < newest.height,
-            "most_liquid": shown_table(newest),
-            "picture": picture(plots.universe_picture(frame)),
-            **metadata,
-        },
-    )
+    return {
+        "names": newest.height,
+        "smallest_median_dollar_volume": float(newest["median_dollar_volume"][-1]),
+        "permissions_observed": newest["tradable"].null_count() < newest.height,
+        "most_liquid": shown_table(newest),
+        "picture": picture(plots.universe_picture(frame)),
+        **membership,
+    }
 
 
 def _closed_sessions(context: dg.AssetExecutionContext, source: BarSource) -> list[date]:
@@ -334,24 +345,21 @@ def _of_sessions(frame: pl.DataFrame, sessions: Sequence[date]) -> pl.DataFrame:
     return frame.filter(pl.col("session").is_in(list(sessions)))
 
 
-def _rejected(gated: Gated) -> TableResult:
+def _rejected(gated: Gated) -> dict[str, Any]:
     rejected = gated.quarantine
     rules = rejected.group_by("rule").agg(
         rows=pl.len(), symbols=pl.col("symbol").n_unique(), remedy=pl.col("remedy").first()
     )
-    return TableResult(
-        rejected,
-        {
-            "delivered_rows": rejected.height + gated.bars.height,
-            "by_rule": shown_table(rules.sort("rows", "rule", descending=[True, False])),
-            "sample": shown_table(
-                rejected.select("session", "symbol", "rule", "detail", "remedy").reverse()
-            ),
-        },
-    )
+    return {
+        "delivered_rows": rejected.height + gated.bars.height,
+        "by_rule": shown_table(rules.sort("rows", "rule", descending=[True, False])),
+        "sample": shown_table(
+            rejected.select("session", "symbol", "rule", "detail", "remedy").reverse()
+        ),
+    }
 
 
-def _valid(gated: Gated) -> TableResult:
+def _valid(gated: Gated) -> dict[str, Any]:
     adjusted = gated.bars.filter(pl.col("price_factor") != 1.0)
     metadata: dict[str, Any] = {
         "symbols": gated.bars.get_column("symbol").n_unique(),
@@ -365,7 +373,7 @@ def _valid(gated: Gated) -> TableResult:
     }
     if gated.unapplied.height:
         metadata["actions_not_applied"] = shown_table(gated.unapplied)
-    return TableResult(gated.bars, metadata)
+    return metadata
 
 
 def _gated(context: dg.AssetExecutionContext, store: Store) -> Gated:
@@ -396,6 +404,6 @@ EXTERNAL: tuple[dg.AssetSpec, ...] = (
         owners=list(RELEASES.owners),
         kinds=set(RELEASES.kinds),
         group_name=RELEASES.stage,
-        metadata={**column_metadata(RELEASES), "quant/grain": RELEASES.grain},
+        metadata={**column_metadata(RELEASES), GRAIN_METADATA: RELEASES.grain},
     ),
 )

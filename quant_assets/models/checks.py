@@ -6,16 +6,23 @@ that promotes (`promotion.py`), and bounds, which are generated from the table.
 
 from __future__ import annotations
 
+from datetime import date
+from functools import partial
+
 import polars as pl
 
 from quant_assets.features.schemas import LABELS
 from quant_assets.findings import Finding
 from quant_assets.models import serving
 from quant_assets.models.gradient_boosting import ModelArtefactError
+from quant_assets.models.monthly_training import TrainingConfig, training_rows
 from quant_assets.models.schemas import ALPHA158_LIGHTGBM, MODEL_FEATURES
+from quant_assets.point_in_time.models import training_rows_are_known
 from quant_assets.table_checks import CheckScope, TableCheck
 from quant_resources.calendar import XNYS
 from quant_resources.errors import LedgerError
+from quant_resources.ledger import registry
+from quant_resources.store import Store
 
 
 def evidence_is_present(frame: pl.DataFrame, _scope: CheckScope) -> Finding:
@@ -64,6 +71,35 @@ def no_label_was_known_too_late(frame: pl.DataFrame, scope: CheckScope) -> Findi
         "A model was trained on a label that was not known before its month.",
         "Do not use the model: repair features/labels and train the month again.",
     )
+
+
+def no_look_ahead(frame: pl.DataFrame, scope: CheckScope) -> Finding:
+    """The rows that trained the month are those of a store that ends with the session before it.
+
+    Which rows they are is what the check is about; their features have detectors of their own.
+    """
+    finding = Finding(passed=True, message="There is no model in this month.")
+    columns = ("model_name", "model_version", "effective_session")
+    for name, version, effective in frame.select(columns).iter_rows():
+        rows_of = partial(_training_rows, name, _settings(scope, version), effective)
+        finding = training_rows_are_known(rows_of, scope.store, effective)
+        if not finding.passed:
+            return finding
+    return finding
+
+
+def _settings(scope: CheckScope, version: str) -> TrainingConfig:
+    """What a registered model was trained with."""
+    with scope.ledger.begin() as transaction:
+        return TrainingConfig.model_validate(registry.model(transaction, version).config)
+
+
+def _training_rows(
+    name: str, settings: TrainingConfig, effective_session: date, store: Store
+) -> pl.DataFrame:
+    """Securities, sessions and labels of a month's training."""
+    features, labels = store.read(MODEL_FEATURES[name]), store.read(LABELS)
+    return training_rows(features, labels, (), effective_session, settings.walk_forward)
 
 
 def model_is_registered(frame: pl.DataFrame, scope: CheckScope) -> Finding:
@@ -117,6 +153,12 @@ CHECKS: tuple[TableCheck, ...] = (
         "no_label_was_known_too_late",
         "No label that was known later than the month's start took part in training.",
         no_label_was_known_too_late,
+    ),
+    TableCheck(
+        ALPHA158_LIGHTGBM,
+        "no_look_ahead",
+        "The month trains on the same rows whether the store ends with the session before it or goes on.",
+        no_look_ahead,
     ),
     TableCheck(
         ALPHA158_LIGHTGBM,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,16 +243,13 @@ def _strategy_performance(strategies: tuple[Strategy, ...]) -> dg.AssetsDefiniti
         )
         if frame.is_empty():
             frame = STRATEGY_PERFORMANCE.empty()
-        newest = frame.filter(session=sessions[-1]).sort("rank")
-        return TableResult(
-            frame,
-            {
-                "ranking": shown_table(newest.drop("session")),
-                "picture": picture(
-                    plots.comparison_picture(frame, f"Strategies until {sessions[-1]}")
-                ),
-            },
-        )
+
+        def shown() -> dict[str, Any]:
+            newest = frame.filter(session=sessions[-1]).sort("rank")
+            drawn = plots.comparison_picture(frame, f"Strategies until {sessions[-1]}")
+            return {"ranking": shown_table(newest.drop("session")), "picture": picture(drawn)}
+
+        return TableResult(frame, shown)
 
     return strategy_performance
 
@@ -272,7 +270,7 @@ def _backtest(strategy: Strategy) -> dg.AssetsDefinition:
         sessions = [key for key in store.partitions(BARS) if keys and key >= keys[0]]
         path = backtest(signals, store.read(BARS, sessions, BAR_COLUMNS).collect())
         context.log.info("%s sessions of %s.", path.height, strategy.name)
-        return TableResult(path, _backtest_metadata(strategy.name, path))
+        return TableResult(path, partial(_backtest_metadata, strategy.name, path))
 
     return tested
 

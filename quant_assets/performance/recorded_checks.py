@@ -13,6 +13,7 @@ import polars as pl
 from quant_assets import features, market_data, models, orders, signals
 from quant_assets.performance.checks import performance_checks
 from quant_assets.performance.schemas import tables
+from quant_assets.point_in_time.checks import DESCRIPTIONS as GENERATED
 from quant_assets.signals.strategy import Strategy
 
 _SCHEMA = {"name": pl.String, "passed": pl.Boolean, "detail": pl.String}
@@ -39,6 +40,8 @@ def check_keys(strategies: Iterable[Strategy]) -> list[dg.AssetCheckKey]:
     )
     names = [(table.path, "declared_values") for table in declared]
     names += [(rule.table.path, rule.name) for rule in rules]
+    # Those of tables that are never computed again have no result.
+    names += [(table.path, name) for table in declared for name in GENERATED]
     return [dg.AssetCheckKey(dg.AssetKey(path.split("/")), name) for path, name in names]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -49,7 +50,7 @@ def _signal_asset(strategy: Strategy) -> dg.AssetsDefinition:
     ) -> TableResult:
         frames = {read[name].path: frame for name, frame in inputs.items()}
         signals = signals_of(strategy, sessions_of(context), frames, ledger)
-        return TableResult(signals, signal_metadata(strategy, signals))
+        return TableResult(signals, partial(signal_metadata, strategy, signals))
 
     _declare_parameters(compute, ("context", *read, "ledger"))
     compute.__name__ = strategy.name

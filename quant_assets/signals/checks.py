@@ -16,12 +16,10 @@ from quant_assets.findings import Finding
 from quant_assets.market_data.schemas import BARS, UNIVERSE
 from quant_assets.models import serving
 from quant_assets.signals.schemas import signal_table
-from quant_assets.signals.session_signals import signals_of, stored_inputs
 from quant_assets.signals.strategy import Strategy
 from quant_assets.table_checks import CheckScope, TableCheck
 
 TOLERANCE = 1e-9
-_NUMBERS = ("score", "expected_return", "confidence", "target_weight", "stop_loss", "take_profit")
 _IDENTITY = ["session", "security_id"]
 
 
@@ -70,13 +68,6 @@ def _checks_of(strategy: Strategy) -> tuple[TableCheck, ...]:
             "Every session with a universe has signals, from the first model in force on; a strategy "
             "that falls silent would freeze its sleeve unseen.",
             partial(every_session_has_signals, strategy),
-        ),
-        TableCheck(
-            table,
-            "no_look_ahead",
-            "Recomputing the first and last session of the run from their own partitions alone gives "
-            "the same signals: nothing else was known.",
-            partial(no_look_ahead, strategy),
         ),
     )
 
@@ -179,42 +170,6 @@ def every_session_has_signals(
         f"{silent.height} of {expected.height} sessions have no signal although they must.",
         "Look at the run's log for these sessions, then materialize them again.",
     )
-
-
-def no_look_ahead(strategy: Strategy, frame: pl.DataFrame, scope: CheckScope) -> Finding:
-    """Recompute sample sessions one by one and compare every value."""
-    keys = sorted({min(scope.partition_keys), max(scope.partition_keys)})
-    sample = [date.fromisoformat(key) for key in keys]
-    again = pl.concat(
-        [
-            signals_of(strategy, [day], stored_inputs(strategy, [day], scope.store), scope.ledger)
-            for day in sample
-        ]
-    )
-    stored = frame.filter(pl.col("session").is_in(sample))
-    both = stored.join(again, on=_IDENTITY, how="full", suffix="_again", coalesce=True)
-    texts = ("symbol", "side", "model_version")
-    differs = pl.any_horizontal(
-        *(pl.col(name).ne_missing(pl.col(f"{name}_again")) for name in texts),
-        *(_apart(name) for name in _NUMBERS),
-    )
-    breaches = both.filter(differs).select(
-        "session", "symbol", "score", "score_again", "target_weight", "target_weight_again"
-    )
-    return _finding(
-        breaches,
-        f"{stored.height} signals of {', '.join(keys)} were recomputed and are the same.",
-        f"{breaches.height} signals of {', '.join(keys)} differ when their session is computed alone.",
-        "Either the strategy keeps something between sessions, which it must not, or an input or the "
-        "model in force was changed since: materialize the session again to see which.",
-    )
-
-
-def _apart(name: str) -> pl.Expr:
-    one, other = pl.col(name), pl.col(f"{name}_again")
-    return (one.is_null() != other.is_null()) | (
-        (one - other).abs() > TOLERANCE * pl.max_horizontal(one.abs(), 1.0)
-    ).fill_null(False)
 
 
 def _finding(breaches: pl.DataFrame, fine: str, wrong: str, remedy: str) -> Finding:

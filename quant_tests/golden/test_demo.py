@@ -15,7 +15,7 @@ from sqlalchemy import text
 from quant_assets.cli.exchange import advance_to
 from quant_assets.cli.platform import running_platform
 from quant_assets.definitions import all_tables, build_defs
-from quant_assets.features.schemas import LABELS
+from quant_assets.features.schemas import LABEL_TABLES
 from quant_assets.market_data.schemas import BARS, UNIVERSE
 from quant_assets.market_span import default_span
 from quant_assets.models.schemas import ALPHA158_LIGHTGBM
@@ -63,7 +63,7 @@ def test_the_model_finds_most_of_the_planted_signal(demo: FinishedDemo) -> None:
 def test_every_partition_of_every_table_is_there(demo: FinishedDemo) -> None:
     partitions, store = partitions_for(SPAN), Store(demo.root)
     for table in all_tables(discover()):
-        definition = partitions.of(table.grain)
+        definition = partitions.of(table)
         if definition is None:
             assert store.exists(table), table.path
         else:
@@ -115,8 +115,10 @@ def test_nothing_was_known_too_early(demo: FinishedDemo) -> None:
     store = Store(demo.root)
     models = store.read(ALPHA158_LIGHTGBM).collect()
     assert (models.get_column("training_last_session") < models.get_column("month")).all()
-    labels = store.read(LABELS, columns=["session", "known_session"]).collect()
-    assert (labels.get_column("known_session") > labels.get_column("session")).all()
+    for table in LABEL_TABLES:
+        labels = store.read(table, columns=["session", "known_session"]).unique().collect()
+        later = [XNYS.offset(day, table.horizon) for day in labels.get_column("session")]
+        assert labels.get_column("known_session").to_list() == later
     first = store.read(UNIVERSE, columns=["session"]).collect().get_column("session").min()
     assert isinstance(first, date)
     bars = store.read(BARS, columns=["session"]).collect().get_column("session").unique()
@@ -168,6 +170,15 @@ def test_the_other_commands_answer(
     result = demo.quant(*arguments)
     assert result.returncode == 0, result.stderr
     assert expected in result.stdout
+
+
+def test_every_table_is_proved_to_know_nothing_of_the_future(demo: FinishedDemo) -> None:
+    """Every table that is computed, on one session each: cut, computed again, the same."""
+    proved = demo.quant("prove", "--sessions", "1")
+    assert proved.returncode == 0, proved.stdout + proved.stderr
+    assert "nothing depends on the future" in " ".join(proved.stdout.split())
+    for table in all_tables(discover()):
+        assert table.path in proved.stdout
 
 
 def test_the_tear_sheet_stands_by_itself(demo: FinishedDemo) -> None:

@@ -28,6 +28,9 @@ from quant_assets.market_data.schemas import (
 from quant_assets.market_data.source_checks import CHECKS
 from quant_assets.market_span import MarketSpan
 from quant_assets.partitions import partitions_for, range_tags
+from quant_assets.point_in_time.detectors import day_equals_range, look_ahead
+from quant_assets.point_in_time.recompute import steps
+from quant_assets.point_in_time.session_recomputations import Recomputations
 from quant_assets.table_assets import TableIOManager
 from quant_assets.table_checks import check_definitions
 from quant_resources.alpaca_bars import AlpacaBars
@@ -113,14 +116,7 @@ class Market:
             "broker": self.broker,
         }
         self.definitions = dg.Definitions(
-            assets=[
-                asset.map_asset_specs(
-                    lambda spec: spec.replace_attributes(
-                        partitions_def=PARTITIONS.of(spec.metadata["quant/grain"])
-                    )
-                )
-                for asset in market_data.ASSETS
-            ],
+            assets=[PARTITIONS.place(asset) for asset in market_data.ASSETS],
             asset_checks=check_definitions((), CHECKS, PARTITIONS),
             resources=resources,
         )
@@ -297,4 +293,12 @@ def test_the_universe_of_an_index_holds_its_members_under_the_names_of_the_time(
     assert f"ABSENT from {SESSIONS[65]} on" in said
     assert market.store.read(BARS).select("symbol").unique().collect().height == 3
     assert market.store.exists(RAW_BARS, str(last))
+    # The rename is later than the sessions, and yet no look into the future: it says whose line it is.
+    placed = [PARTITIONS.place(asset) for asset in market_data.ASSETS]
+    step = next(one for one in steps(placed, PARTITIONS) if one.tables == (UNIVERSE,))
+    again = Recomputations(step, market.store, {})
+    keys = [str(session) for session in SESSIONS[64:67]]
+    for detector in (look_ahead, day_equals_range):
+        finding = detector(again, UNIVERSE, keys)
+        assert finding.passed, finding.message
     market.broker.close()

@@ -111,6 +111,19 @@ def test_checks_catch_what_they_are_for(trained) -> None:
     assert not checks.skill_is_positive(row.with_columns(ic_mean=-0.01), where).passed
 
 
+def test_a_label_that_claims_to_be_known_too_early_is_caught(trained, tmp_path) -> None:
+    """It would train the month after it; the store as it was before the month does not have it."""
+    store = plant(Store(tmp_path), last=date(2024, 3, 15), names=4).store
+    eve = XNYS.previous(MARCH).isoformat()
+    lying = store.read(LABELS, [eve]).collect().with_columns(known_session=pl.col("session"))
+    store.write(LABELS, lying, [eve])
+    where = CheckScope(["2024-03-01"], store, trained.ledger, None)  # pyright: ignore[reportArgumentType]
+    finding = checks.no_look_ahead(stored(trained, "2024-03-01"), where)
+    assert not finding.passed
+    assert finding.count == 4
+    assert checks.no_look_ahead(stored(trained, "2024-02-01"), where).passed
+
+
 def test_the_future_changes_nothing(trained) -> None:
     store = trained.market.store
     config = TrainingConfig()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import ClassVar
 
 import dagster as dg
@@ -14,6 +16,8 @@ from quant_assets.features.schemas import ALPHA158
 from quant_assets.models import serving
 from quant_assets.models.schemas import ALPHA158_LIGHTGBM
 from quant_assets.partitions import DEFAULT, range_tags
+from quant_assets.point_in_time.checks import NO_LOOK_AHEAD, SAME_ALONE, judged
+from quant_assets.point_in_time.recompute import steps
 from quant_assets.signals.assets import signal_assets
 from quant_assets.signals.checks import signal_checks
 from quant_assets.signals.cross_section import StrategyInputError, check_inputs
@@ -26,6 +30,8 @@ from quant_assets.signals.strategy import Strategy
 from quant_assets.table_checks import CheckScope, check_definitions
 from quant_resources.errors import ConfigurationError, MissingPartitionError
 from quant_resources.ledger import registry
+from quant_resources.ledger.unrecorded import UnrecordedLedger
+from quant_resources.store import Store
 from quant_tests.models.planted_market import upstream
 from quant_tests.models.trained_market import Trained
 
@@ -225,13 +231,29 @@ def test_checks_catch_what_they_are_for(run, trained) -> None:
     caught = finding(trained, ranker, "every_session_has_signals", silent)
     assert caught.sample is not None
     assert caught.sample["session"].to_list() == [date.fromisoformat(SESSIONS[2])]
+
+
+def test_signals_that_the_session_does_not_give_are_caught(run, trained, tmp_path: Path) -> None:
+    ranker = STRATEGIES[1]
+    table, ranked = signal_table(ranker), stored(trained, ranker)
+    shutil.copytree(str(trained.market.store.root), tmp_path, dirs_exist_ok=True)
+    store = Store(tmp_path)
+    (step,) = steps(signal_assets([ranker]), DEFAULT)
+    resources = {"ledger": UnrecordedLedger.over(trained.ledger)}
+
+    def failing(frame: pl.DataFrame) -> set[str]:
+        store.write(table, frame, SESSIONS)
+        findings = judged(step, store, resources, SESSIONS)
+        return {name for (_, name), finding in findings.items() if not finding.passed}
+
+    assert failing(ranked) == set()
     # Scores that were made with the next session's knowledge are not what the session gives.
     shifted = ranked.sort("security_id", "session").with_columns(
         score=pl.col("score").shift(-1).over("security_id").fill_null(0.0)
     )
-    fails(ranker, "no_look_ahead", shifted)
+    assert failing(shifted) == {SAME_ALONE}
     other_model = ranked.with_columns(model_version=pl.lit("alpha158_lightgbm-2024-02-ffffffff"))
-    fails(ranker, "no_look_ahead", other_model)
+    assert failing(other_model) == {SAME_ALONE, NO_LOOK_AHEAD}
 
 
 def test_on_demand_equals_what_was_stored(run, trained) -> None:
