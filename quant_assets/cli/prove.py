@@ -124,9 +124,12 @@ def _shown_progress(console: Console, plan: Plan) -> Iterator[Callable[[str, int
 
 
 def _print_proofs(console: Console, plan: Plan, proved: Sequence[Proof]) -> None:
-    grid = Grid(title="Proofs", title_justify="left")
-    grid.add_column("table", overflow="fold")
-    for name in ("sessions", "rows", *_KINDS, "cpu seconds"):
+    # Without lines between them the columns fit beside a table's whole name on 80 characters.
+    grid = Grid(
+        title="Proofs", title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    grid.add_column("table", overflow="fold", min_width=26)
+    for name in ("sessions", "rows", *_KINDS, "cpu s"):
         grid.add_column(name, justify="right")
     for proof in proved:
         grid.add_row(

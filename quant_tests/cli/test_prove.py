@@ -74,9 +74,11 @@ def run(*arguments: str) -> Result:
 
 
 def lines(result: Result) -> dict[str, list[str]]:
-    """Table to the cells after it."""
-    cells = [line.strip("│ ").split("│") for line in result.stdout.splitlines() if "│" in line]
-    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells}
+    """Table to the cells after it: numbers and verdicts of a proof, or why there is none."""
+    lines = result.stdout.splitlines()
+    framed = [line.strip("│ ").split("│") for line in lines if "│" in line]
+    plain = [line.split() for line in lines if "/" in line.split(" ")[0]]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in [*framed, *plain]}
 
 
 def test_sound_tables_are_proved(root: Path) -> None:
