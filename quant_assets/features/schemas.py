@@ -6,10 +6,13 @@ column documentation in the UI cannot differ from the computation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from quant_assets.features import alpha158_formulas, anomaly, technical
 from quant_assets.features.documentation import ALPHA158_TEXTS, ANOMALY_TEXTS, TECHNICAL_TEXTS
+from quant_resources.errors import SchemaError
 from quant_resources.tables import Column, Table
 
 STAGE = "features"
@@ -118,7 +121,7 @@ def label_table(held: int) -> Table:
     horizon = held + 1
     return Table(
         stage=STAGE,
-        name="labels" if held == HOLDING_SESSIONS[0] else f"labels_{held}",
+        name="labels" if held == LEARNED_SESSIONS else f"labels_{held}",
         grain="labelled_session",
         horizon=horizon,
         description=(
@@ -160,11 +163,33 @@ def label_table(held: int) -> Table:
     )
 
 
-HOLDING_SESSIONS = (1, 5, 20)
-"""Sessions that the labelled positions are held, one table each; a further number is a further table with its
-asset, partitions, checks, job and schedule. The first, Qlib's, is what the models learn."""
+def label_tables(holding: Sequence[int]) -> tuple[Table, ...]:
+    """The labels of some holding periods.
 
-LABEL_TABLES: tuple[Table, ...] = tuple(label_table(held) for held in HOLDING_SESSIONS)
-LABELS = LABEL_TABLES[0]
+    Raises:
+        SchemaError: A period is no whole number of sessions up to a year, comes twice, or the one that the
+            models learn is not among them.
+    """
+    wrong = [held for held in holding if not isinstance(held, int) or not 1 <= held <= LONGEST_HELD]
+    if wrong or len(set(holding)) < len(holding) or LEARNED_SESSIONS not in holding:
+        raise SchemaError(
+            f"HOLDING_SESSIONS is {tuple(holding)}: it must hold {LEARNED_SESSIONS}, which the models learn, and "
+            f"otherwise whole numbers of sessions from 1 to {LONGEST_HELD}, each once."
+        )
+    return tuple(label_table(held) for held in holding)
+
+
+LONGEST_HELD = 252
+"""Sessions that a labelled position may be held at most: a year."""
+
+LEARNED_SESSIONS = 1
+"""Sessions that the position of `features/labels` is held, which is what the models learn: Qlib's label."""
+
+HOLDING_SESSIONS = (LEARNED_SESSIONS, 5, 20)
+"""Sessions that the labelled positions are held, one table each; a further number is a further table with its
+asset, partitions, checks, job and schedule."""
+
+LABEL_TABLES = label_tables(HOLDING_SESSIONS)
+LABELS = next(table for table in LABEL_TABLES if table.name == "labels")
 
 TABLES: tuple[Table, ...] = (ALPHA158, TECHNICAL, ANOMALY, *LABEL_TABLES)

@@ -44,8 +44,9 @@ _FUTURE: Final = (
     "a whole frame, and tables that are read from the store without a last session."
 )
 _RANGE: Final = (
-    "An input or the model in force was restated since, or the table depends on the range that it is computed in: "
-    "materialize the session again, and if it stays, correct the function."
+    "An input or the model in force was restated since, or the table depends on the range that it is computed in, such "
+    "as by looking ahead further than the look-ahead proof does: materialize the session again, and if it stays, "
+    "correct the function."
 )
 _HISTORY: Final = (
     "The formula has not settled after the history that it is given: let its mapping and its function reach further "

@@ -9,7 +9,8 @@ the result is compared with (`detectors.py`) and which partitions are worth it (
    Those that do not exist yet in a store that is cut are left out; any other that is missing is an error,
    as in a run.
 3. The function gets them as lazy frames from the given store, which also takes the place of its `store`
-   resource. Its ledger is one that records nothing. What it would show in the UI is not made.
+   resource. Its ledger is one that records nothing. The settings name no data root meanwhile, so that a
+   function which looks for one by itself finds nothing. What it would show in the UI is not made.
 4. The rows are held against the table's declaration, as if they were stored.
 
 Dagster's own contexts for direct invocation take 0.1 s each, more than most tables: the function gets
@@ -19,7 +20,9 @@ a small one instead, which knows partitions, log and asset.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +32,7 @@ import polars as pl
 from quant_assets.partitions import Partitions
 from quant_assets.point_in_time.cut_store import CutStore
 from quant_assets.table_assets import TableFunction, TableInput, known_keys, table_function
+from quant_resources.errors import DataError
 from quant_resources.store import Store
 from quant_resources.tables import Table
 
@@ -36,6 +40,9 @@ from quant_resources.tables import Table
 REPRODUCIBLE: Final = frozenset({"store", "ledger"})
 #: The column by which rows of a table without partitions are cut.
 WHOLE_TABLE_COLUMN: Final = "session"
+
+_DATA_ROOT: Final = "QUANT_DATA_ROOT"
+_NOWHERE: Final = "/nonexistent/hidden-while-computed-again"
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ def recompute_step(
     Raises:
         MissingPartitionError: An input was not materialized, or is asked for by name before it exists.
         SchemaError: The rows are not the table's.
+        DataError: The function reads files that it was not given.
     """
     inputs = {
         name: _read(store, given.table, step.input_keys(given, keys))
@@ -126,7 +134,8 @@ def recompute_step(
     given = {
         name: store if name == "store" else resources[name] for name in step.function.resources
     }
-    results = step.function.compute(_Context(step.asset, keys), **inputs, **given)
+    with _nothing_behind_the_store(step):
+        results = step.function.compute(_Context(step.asset, keys), **inputs, **given)
     return {
         table.path: table.conform(result.frame)
         for table, result in zip(step.tables, results, strict=True)
@@ -160,6 +169,26 @@ class _Context:
             f"context.{name} is not there when a table is computed again: the rows may depend on the "
             "partitions, the inputs and the store alone."
         )
+
+
+@contextmanager
+def _nothing_behind_the_store(step: Step) -> Iterator[None]:
+    """Let the settings name no data root: what a function reads by itself would not be cut."""
+    before = os.environ.get(_DATA_ROOT)
+    os.environ[_DATA_ROOT] = _NOWHERE
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if _NOWHERE not in str(error):
+            raise
+        raise DataError(
+            f"{step.tables[0].path} reads a file that it was not given, so that nothing says what it may know: "
+            f"take data from inputs and the `store` resource alone ({error})."
+        ) from error
+    finally:
+        os.environ.pop(_DATA_ROOT)
+        if before is not None:
+            os.environ[_DATA_ROOT] = before
 
 
 def _read(store: Store, table: Table, keys: list[str] | None) -> pl.LazyFrame:

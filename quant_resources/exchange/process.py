@@ -247,14 +247,21 @@ def _process(endpoint: dict[str, Any]) -> psutil.Process | None:
         return None
 
 
+def _ended(process: psutil.Process) -> bool:
+    """Wait for a process to end; one that its parent has not reaped yet has ended."""
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        return process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
 def _end(process: psutil.Process) -> None:
     child = _children.pop(process.pid, None)
     with contextlib.suppress(psutil.NoSuchProcess):
         process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except psutil.TimeoutExpired:
+        if not _ended(process):
             process.kill()
-            process.wait(_STOP_SECONDS)
+            _ended(process)
     if child is not None:
         child.wait()

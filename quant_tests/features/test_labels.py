@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from quant_assets.features.labels import forward_returns
-from quant_assets.features.schemas import LABEL_TABLES, LABELS
+from quant_assets.features.schemas import LABEL_TABLES, LABELS, label_tables
 from quant_resources.calendar import XNYS
-from quant_resources.errors import DataError
+from quant_resources.errors import DataError, SchemaError
 from quant_resources.tables import Table
 from quant_tests.features.conftest import Market
 
@@ -200,3 +200,14 @@ def test_bars_outside_of_the_label_change_nothing() -> None:
 
 def test_empty_universe() -> None:
     assert LABELS.conform(forward_returns(bars([]), members(), T)).is_empty()
+
+
+def test_a_holding_period_keeps_its_table_wherever_it_stands() -> None:
+    named = {table.name: table.horizon for table in label_tables((5, 1, 60))}
+    assert named == {"labels_5": 6, "labels": 2, "labels_60": 61}
+
+
+@pytest.mark.parametrize("holding", [(), (5, 20), (1, 0), (1, 5, 5), (1, -3), (1, 1_000_000)])
+def test_holding_periods_that_make_no_sense_are_refused(holding: tuple[int, ...]) -> None:
+    with pytest.raises(SchemaError, match="HOLDING_SESSIONS"):
+        label_tables(holding)

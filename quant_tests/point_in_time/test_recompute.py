@@ -17,7 +17,9 @@ from quant_assets.partitions import everything_until, same, trailing
 from quant_assets.point_in_time.cut_store import CutStore
 from quant_assets.point_in_time.recompute import Step, recompute, recompute_step, steps
 from quant_assets.table_assets import TableInput, TableResult, table_asset
-from quant_resources.errors import MissingPartitionError, SchemaError
+from quant_resources.errors import DataError, MissingPartitionError, SchemaError
+from quant_resources.settings import load_settings
+from quant_resources.store import Store
 from quant_tests.point_in_time.conftest import FILLED
 from quant_tests.point_in_time.small_market import KEYS, PARTITIONS, SmallMarket
 from quant_tests.point_in_time.wrong_tables import BY_NAME
@@ -161,3 +163,24 @@ def test_ten_years_back_ends_at_the_first_session_of_the_market() -> None:
 
     step = placed(far)
     assert step.input_keys(step.function.inputs["bars"], [KEYS[4]]) == KEYS[:5]
+
+
+@pytest.mark.parametrize("by_itself", ["files", "store"])
+def test_a_function_that_looks_for_the_data_root_by_itself_finds_none(
+    by_itself: str, market: SmallMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read behind the given store would not be cut: such a table is refused, not proved."""
+    monkeypatch.setenv("QUANT_DATA_ROOT", str(market.store.root))
+
+    @table_asset(UNIVERSE)
+    def looks_by_itself(context: dg.AssetExecutionContext) -> TableResult:
+        root = load_settings().data_root
+        if by_itself == "store":
+            Store(root).read(BARS, FILLED[-1:]).collect()
+        else:
+            pl.scan_parquet(root / BARS.path / "*.parquet").collect()
+        return TableResult(UNIVERSE.empty())
+
+    with pytest.raises(DataError, match="not given|missing"):
+        recompute(placed(looks_by_itself), UNIVERSE, FILLED[-1:], market.store, NOTHING)
+    assert str(load_settings().data_root) == str(market.store.root)
