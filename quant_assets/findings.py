@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+_ROWS_SHOWN = 10
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -24,3 +26,23 @@ class Finding:
     count: int = 0
     sample: pl.DataFrame | None = None
     remedy: str = ""
+
+    @classmethod
+    def of(cls, breaches: pl.DataFrame, fine: str, wrong: str, remedy: str) -> Finding:
+        """What rows in breach of a rule say.
+
+        Args:
+            breaches: The rows that break it, with the columns that a person should see; none: it holds.
+            fine: The message if it holds.
+            wrong: The message if it does not.
+            remedy: What to do then.
+        """
+        if breaches.is_empty():
+            return cls(passed=True, message=fine)
+        return cls(
+            passed=False,
+            message=wrong,
+            count=breaches.height,
+            sample=breaches.head(_ROWS_SHOWN),
+            remedy=remedy,
+        )

@@ -30,7 +30,7 @@ def evidence_is_present(frame: pl.DataFrame, _scope: CheckScope) -> Finding:
     measures = ("ic_mean", "ic_std", "rank_ic_mean", "rank_ic_std")
     finite = pl.all_horizontal(pl.col(measures).is_finite().fill_null(False))
     breaches = frame.filter(~finite | (pl.col("validation_sessions") < 1))
-    return _finding(
+    return Finding.of(
         breaches.select("month", "model_version", "validation_sessions", *measures),
         "Out-of-sample IC and rank IC are present and finite.",
         "A model has no finite out-of-sample evidence.",
@@ -63,7 +63,7 @@ def no_label_was_known_too_late(frame: pl.DataFrame, scope: CheckScope) -> Findi
             | (pl.col("training_first_session") > pl.col("training_last_session"))
         )
     )
-    return _finding(
+    return Finding.of(
         breaches.select(
             "month", "model_version", "training_last_session", "known_session", "first_session"
         ),
@@ -115,7 +115,7 @@ def model_is_registered(frame: pl.DataFrame, scope: CheckScope) -> Finding:
         foreign = [feature for feature in booster.feature_name() if feature not in schema]
         if foreign:
             problems.append((version, f"reads {foreign[0]!r}, which is no feature"))
-    return _finding(
+    return Finding.of(
         pl.DataFrame(problems, schema=["model_version", "problem"], orient="row"),
         "The ledger holds the model, and it can be loaded.",
         "A model cannot be loaded from the ledger.",
@@ -125,19 +125,11 @@ def model_is_registered(frame: pl.DataFrame, scope: CheckScope) -> Finding:
 
 def skill_is_positive(frame: pl.DataFrame, _scope: CheckScope) -> Finding:
     """The mean out-of-sample IC is not below zero."""
-    return _finding(
+    return Finding.of(
         frame.filter(pl.col("ic_mean") < 0).select("month", "model_version", "ic_mean", "status"),
         "The mean out-of-sample IC is not negative.",
         "The mean out-of-sample IC is negative: the model stays a candidate.",
         "The model in force before goes on; look at the daily IC picture and at what changed.",
-    )
-
-
-def _finding(breaches: pl.DataFrame, fine: str, wrong: str, remedy: str) -> Finding:
-    if breaches.is_empty():
-        return Finding(passed=True, message=fine)
-    return Finding(
-        passed=False, message=wrong, count=breaches.height, sample=breaches, remedy=remedy
     )
 
 

@@ -11,8 +11,9 @@ the detectors themselves (`detectors.py`) and the proof of whole histories (`qua
 3. A run of the newest session alone has no future to look at, but the session before it has one by now, and
    was stored when it had none: one range over both must give what is stored of both. Only where it does not
    are they computed alone, so that an input that was restated since is not taken for a look into the future.
-   One day in three, each step on days of its own, an older session is computed alone and in a range instead:
-   some leaks, such as a mask of survivors, show only when much has come later.
+   One day in three, each step on days of its own, an older session is computed alone and in a range that goes on,
+   and the newest one alone and with more history: some leaks, such as a mask of survivors, show only when much has
+   come later.
 4. Rows that a model made must name the one that was in force, known by then.
 5. A table without partitions is proved at one of its sessions, drawn by its rows.
 """
@@ -29,13 +30,9 @@ from quant_assets.findings import Finding
 from quant_assets.partitions import Partitions
 from quant_assets.point_in_time.comparisons import differences
 from quant_assets.point_in_time.detectors import day_equals_range, look_ahead, start_up
-from quant_assets.point_in_time.models import models_behind, models_were_known
-from quant_assets.point_in_time.recompute import (
-    WHOLE_TABLE_COLUMN,
-    Step,
-    reason_not_recomputed,
-    steps,
-)
+from quant_assets.point_in_time.models import known_models
+from quant_assets.point_in_time.plan import stored_sessions
+from quant_assets.point_in_time.recompute import Step, reason_not_recomputed, steps
 from quant_assets.point_in_time.session_recomputations import Recomputations
 from quant_assets.table_checks import check_result, run_partitions
 from quant_resources.errors import DataError
@@ -123,21 +120,9 @@ def _judged(again: Recomputations, keys: Sequence[str]) -> Findings:
         return _proved(again, sample, sample)
     newest = [key for key in stored[-1:] if key in keys]
     if newest and len(stored) > _OLDER_EVERY and _number(tables[0], newest[0]) % _OLDER_EVERY == 0:
-        return _proved_older(again, _drawn(again, stored[:-1]))
+        return _proved(again, [_drawn(again, stored[:-1])], newest)
     lately = stored[-2:] if newest else []
     return _unmoved(again, lately) or _proved(again, lately, newest)
-
-
-def _proved_older(again: Recomputations, key: str) -> Findings:
-    """Future and history of an older session; the run's own one was computed alone just now."""
-    findings: dict[tuple[str, str], Finding] = {}
-    for table in again.step.tables:
-        findings[table.path, NO_LOOK_AHEAD] = look_ahead(again, table, [key])
-        findings[table.path, SAME_ALONE] = Finding(
-            True, f"{table.path}: the run made one session, alone."
-        )
-        findings[table.path, SAME_WITH_MORE_HISTORY] = start_up(again, table, [key])
-    return findings
 
 
 def _proved(again: Recomputations, sample: Sequence[str], run: Sequence[str]) -> Findings:
@@ -192,12 +177,9 @@ def _with_models(
     """The findings, and of rows that a model made also whether it was known and in force."""
     told = dict(findings)
     for table in again.step.tables:
-        if "model_version" not in table.schema or "ledger" not in resources:
+        if "ledger" not in resources:
             continue
-        made = again.store.read(table, keys, ["session", "model_version"]).collect()
-        known = (
-            models_were_known(resources["ledger"], name, made) for name in models_behind(again.step)
-        )
+        known = known_models(again.step, table, again.store, resources["ledger"], keys)
         wrong = [finding for finding in known if not finding.passed]
         if wrong and told[table.path, NO_LOOK_AHEAD].passed:
             told[table.path, NO_LOOK_AHEAD] = wrong[0]
@@ -221,8 +203,7 @@ def _has_rows(store: Store, table: Table, key: str) -> bool:
 
 
 def _sessions_of_rows(store: Store, table: Table) -> list[str]:
-    days = store.read(table, columns=[WHOLE_TABLE_COLUMN]).unique().collect()
-    keys = [day.isoformat() for day in days.get_column(WHOLE_TABLE_COLUMN).sort()]
+    keys = stored_sessions(store, table)
     # Of the later half, where there is a past to be right about and a future to be blind to.
     later = keys[len(keys) // 2 : -1]
     return [min(later, key=lambda key: _number(table, key))] if later else []

@@ -22,7 +22,6 @@ from quant_resources.tables import Table
 
 #: The ledger keeps nine decimals of what signals hold as Float64.
 _LEDGER_ROUNDING = 1e-8
-_SHOWN = 10
 
 
 def times_of(table: Table) -> list[str]:
@@ -45,19 +44,13 @@ def nothing_lies_later(table: Table, frame: pl.DataFrame) -> Finding:
     """
     temporal = times_of(table)
     late = [_later(table, frame, name) for name in temporal]
-    breaches = pl.concat(late) if late else pl.DataFrame()
-    if breaches.is_empty():
-        return Finding(
-            passed=True,
-            message=f"No {', '.join(temporal) or 'date'} of {frame.height} rows lies after its session.",
-        )
-    return Finding(
-        passed=False,
-        message=f"{breaches.height} values of {table.path} lie after their trading session.",
-        count=breaches.height,
-        sample=breaches.sort("trading_session").head(_SHOWN),
-        remedy="Find what wrote the row before it could know this; a column that is agreed ahead, such "
-        "as an expiry, is declared so (lies_ahead) in its table.",
+    breaches = pl.concat(late).sort("trading_session") if late else pl.DataFrame()
+    return Finding.of(
+        breaches,
+        f"No {', '.join(temporal) or 'date'} of {frame.height} rows lies after its session.",
+        f"{breaches.height} values of {table.path} lie after their trading session.",
+        "Find what wrote the row before it could know this; a column that is agreed ahead, such as an expiry, "
+        "is declared so (lies_ahead) in its table.",
     )
 
 
@@ -85,22 +78,13 @@ def signals_are_of_the_session_before(targets: pl.DataFrame) -> Finding:
     breaches = dated.filter(
         (changed & (pl.col("signal_session") != pl.col("session_before")))
         | (~changed & (pl.col("signal_session") > pl.col("session_before")))
-    )
-    if breaches.is_empty():
-        return Finding(
-            passed=True,
-            message=f"{targets.height} targets come from signals of the session before or kept ones.",
-        )
-    return Finding(
-        passed=False,
-        message=f"{breaches.height} of {targets.height} targets name a session of their signal that is "
-        "not the one before they were traded.",
-        count=breaches.height,
-        sample=breaches.select(
-            "trading_session", "strategy", "symbol", "signal_session", "session_before", "changed"
-        ).head(_SHOWN),
-        remedy="Frozen targets are never written again; look at what planned them before trading goes "
-        "on (`quant halt`).",
+    ).select("trading_session", "strategy", "symbol", "signal_session", "session_before", "changed")
+    return Finding.of(
+        breaches,
+        f"{targets.height} targets come from signals of the session before or kept ones.",
+        f"{breaches.height} of {targets.height} targets name a session of their signal that is not the one "
+        "before they were traded.",
+        "Frozen targets are never written again; look at what planned them before trading goes on (`quant halt`).",
     )
 
 
@@ -143,28 +127,22 @@ def targets_follow_their_signals(
     )
     breaches = both.filter(
         ~pl.when(unsigned).then(closed & known).otherwise(followed).fill_null(False)
+    ).select(
+        "trading_session",
+        "strategy",
+        "symbol",
+        "target_weight",
+        "signal_weight",
+        "model_version",
+        "signal_model",
     )
-    if breaches.is_empty():
-        return Finding(
-            passed=True,
-            message=f"{changed.height} changed targets are the stored signals of their session.",
-        )
-    return Finding(
-        passed=False,
-        message=f"{breaches.height} of {changed.height} changed targets are not what is stored as the "
-        "signal of their session.",
-        count=breaches.height,
-        sample=breaches.select(
-            "trading_session",
-            "strategy",
-            "symbol",
-            "target_weight",
-            "signal_weight",
-            "model_version",
-            "signal_model",
-        ).head(_SHOWN),
-        remedy="The signals were made again after they were traded (a restatement, a changed strategy, an "
-        "activation for an earlier session): the target is what was known then.",
+    return Finding.of(
+        breaches,
+        f"{changed.height} changed targets are the stored signals of their session.",
+        f"{breaches.height} of {changed.height} changed targets are not what is stored as the signal of their "
+        "session.",
+        "The signals were made again after they were traded (a restatement, a changed strategy, an activation for "
+        "an earlier session): the target is what was known then.",
     )
 
 

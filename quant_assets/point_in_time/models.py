@@ -17,7 +17,7 @@ ledger's word for which model served a session. Does not belong here: computing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -91,19 +91,13 @@ def training_rows_are_known(
         .filter(pl.col("weight") != 0)
         .sort(_IDENTITY)
     )
-    if apart.is_empty():
-        return Finding(
-            passed=True,
-            message=f"The {everything.height} training rows of {effective_session:%Y-%m} are the same "
-            f"when the store ends with {before}.",
-        )
-    return Finding(
-        passed=False,
-        message=f"{apart.height} training rows of {effective_session:%Y-%m} are others when the store ends "
-        f"with {before}: training sees what was not known yet.",
-        count=apart.height,
-        sample=apart.select(*_IDENTITY, _KNOWN, "seen").head(_SHOWN),
-        remedy=_LATE_TRAINING,
+    return Finding.of(
+        apart.select(*_IDENTITY, _KNOWN, "seen"),
+        f"The {everything.height} training rows of {effective_session:%Y-%m} are the same when the store ends "
+        f"with {before}.",
+        f"{apart.height} training rows of {effective_session:%Y-%m} are others when the store ends with {before}: "
+        "training sees what was not known yet.",
+        _LATE_TRAINING,
     )
 
 
@@ -164,6 +158,16 @@ def models_behind(step: Step) -> list[str]:
     return sorted(key.path[-1] for key in upstream if key.path[0] == _MODELS)
 
 
+def known_models(
+    step: Step, table: Table, store: Store, ledger: Ledger, keys: Sequence[str]
+) -> list[Finding]:
+    """Rules 4 and 5 of every model behind the stored rows of a table; none where rows name no version."""
+    if "model_version" not in table.schema:
+        return []
+    made = store.read(table, keys, ["session", "model_version"]).collect()
+    return [models_were_known(ledger, name, made) for name in models_behind(step)]
+
+
 def models_were_known(ledger: Ledger, name: str, signals: pl.DataFrame) -> Finding:
     """Rules 4 and 5: the models behind stored signals served their sessions and were known by then.
 
@@ -190,20 +194,13 @@ def models_were_known(ledger: Ledger, name: str, signals: pl.DataFrame) -> Findi
         | (pl.col("last_known") >= pl.col("trained_for"))
         | pl.col("last_known").is_null()
     )
-    if breaches.is_empty():
-        return Finding(
-            passed=True,
-            message=f"{used.height} sessions used the version of {name} that was in force, trained on what "
-            "was known before.",
-        )
-    return Finding(
-        passed=False,
-        message=f"{breaches.height} of {used.height} sessions used a version of {name} that was not in "
-        "force at them, or that had learned from what was not known yet.",
-        count=breaches.height,
-        sample=breaches.head(_SHOWN),
-        remedy="`quant models list` shows who serves from when; where a model was activated for sessions "
-        "that have been, materialize their signals again.",
+    return Finding.of(
+        breaches,
+        f"{used.height} sessions used the version of {name} that was in force, trained on what was known before.",
+        f"{breaches.height} of {used.height} sessions used a version of {name} that was not in force at them, or "
+        "that had learned from what was not known yet.",
+        "`quant models list` shows who serves from when; where a model was activated for sessions that have been, "
+        "materialize their signals again.",
     )
 
 

@@ -122,13 +122,10 @@ class Prover:
         self, planned: PlannedTable, again: Recomputations, keys: Sequence[str]
     ) -> Proof:
         table = planned.table
-        ahead = [detectors.look_ahead(again, table, keys)]
-        if "model_version" in table.schema:
-            stored = self._store.read(table, keys, ["session", "model_version"]).collect()
-            ahead += [
-                models.models_were_known(self._ledger, name, stored)
-                for name in models.models_behind(planned.step)
-            ]
+        ahead = [
+            detectors.look_ahead(again, table, keys),
+            *models.known_models(planned.step, table, self._store, self._ledger, keys),
+        ]
         return Proof(
             table.path,
             len(keys),

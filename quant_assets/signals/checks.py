@@ -91,7 +91,7 @@ def weights_keep_their_promise(
         )
         broken = broken | ((pl.col("decided") > 0) & off)
     breaches = sums.filter(broken).sort("session")
-    return _finding(
+    return Finding.of(
         breaches,
         f"{sums.height} sessions keep the weights that {strategy.name} promises.",
         f"{breaches.height} of {sums.height} sessions break the weights that {strategy.name} promises.",
@@ -111,7 +111,7 @@ def sides_agree_with_weights(frame: pl.DataFrame, _scope: CheckScope) -> Finding
         .fill_null(False)
     )
     breaches = frame.filter(~agrees).select("session", "symbol", "side", "target_weight")
-    return _finding(
+    return Finding.of(
         breaches,
         f"The sides of {frame.height} signals agree with their weights.",
         f"{breaches.height} signals have a side that contradicts their weight.",
@@ -133,7 +133,7 @@ def stops_are_on_the_right_side(frame: pl.DataFrame, scope: CheckScope) -> Findi
         )
         .select("session", "symbol", "target_weight", "stop_loss", "close", "take_profit")
     )
-    return _finding(
+    return Finding.of(
         breaches,
         f"{guarded.height} stops and targets are on the right side of the close.",
         f"{breaches.height} of {guarded.height} stops or targets are on the wrong side of the close.",
@@ -145,7 +145,7 @@ def names_are_in_the_universe(frame: pl.DataFrame, scope: CheckScope) -> Finding
     """No signal for a name that was not in the session's universe."""
     universe = scope.store.read(UNIVERSE, scope.partition_keys, _IDENTITY).collect()
     breaches = frame.join(universe, on=_IDENTITY, how="anti").select("session", "symbol")
-    return _finding(
+    return Finding.of(
         breaches,
         f"All {frame.height} signals are for names of the universe.",
         f"{breaches.height} signals are for names outside the session's universe.",
@@ -164,21 +164,9 @@ def every_session_has_signals(
         sessions = [session for session in sessions if session in served]
     expected = pl.DataFrame({"session": sessions}, schema={"session": pl.Date})
     silent = expected.join(frame, on="session", how="anti")
-    return _finding(
+    return Finding.of(
         silent,
         f"All {expected.height} sessions that must have signals have some.",
         f"{silent.height} of {expected.height} sessions have no signal although they must.",
         "Look at the run's log for these sessions, then materialize them again.",
-    )
-
-
-def _finding(breaches: pl.DataFrame, fine: str, wrong: str, remedy: str) -> Finding:
-    if breaches.is_empty():
-        return Finding(passed=True, message=fine)
-    return Finding(
-        passed=False,
-        message=wrong,
-        count=breaches.height,
-        sample=breaches.head(10),
-        remedy=remedy,
     )
