@@ -31,6 +31,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from itertools import groupby
 from pathlib import Path
 
 import polars as pl
@@ -109,7 +110,7 @@ class Store:
         if missing and (partitions is not None or latest is None):
             raise MissingPartitionError(self._missing(table, missing, as_of))
         files = [file for _, file in found if file is not None]
-        frame = pl.scan_parquet(files, glob=False) if files else table.empty().lazy()
+        frame = _scanned(table, files) if files else table.empty().lazy()
         return frame if columns is None else frame.select(columns)
 
     def vintages(self, table: Table, partition: str) -> list[str]:
@@ -133,7 +134,7 @@ class Store:
                 f"Table {table.path} has no vintage {vintage!r} of {partition}; it has "
                 f"{', '.join(files) or 'none'}."
             )
-        return pl.read_parquet(files[vintage])
+        return _scanned(table, [files[vintage]]).collect()
 
     def write(
         self,
@@ -300,6 +301,35 @@ def write_text_atomically(target: UPath | Path, text: str) -> None:
         StorageError: The place cannot be written.
     """
     _replace(UPath(target), text.encode())
+
+
+def _scanned(table: Table, files: list[str]) -> pl.LazyFrame:
+    """The files as one frame; what lacks an added column says of it what the declaration says.
+
+    Costs the reading of every file's schema, for tables with added columns alone.
+    """
+    added = {
+        column.name: pl.lit(column.earlier, dtype=table.schema[column.name])
+        if column.earlier_as is None
+        else pl.col(column.earlier_as)
+        for column in table.columns
+        if column.added
+    }
+    if not added:
+        return pl.scan_parquet(files, glob=False)
+
+    def lacks(file: str) -> tuple[str, ...]:
+        stored = pl.scan_parquet(file, glob=False).collect_schema()
+        return tuple(name for name in added if name not in stored)
+
+    return pl.concat(
+        [
+            pl.scan_parquet(list(alike), glob=False)
+            .with_columns(added[name].alias(name) for name in lacking)
+            .select(list(table.schema))
+            for lacking, alike in groupby(files, lacks)
+        ]
+    )
 
 
 def _encoded(frame: pl.DataFrame) -> bytes:

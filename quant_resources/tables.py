@@ -40,6 +40,9 @@ class Column:
         maximum: Largest legal value, inclusive.
         allowed: The closed list of legal values.
         lies_ahead: Whether a date or time may lie after the row's own session (an expiry).
+        added: Whether partitions that were stored before the column was declared lack it.
+        earlier: What their rows say of an added column; None where a missing value is legal.
+        earlier_as: Or the column whose value they take.
     """
 
     name: str
@@ -51,6 +54,9 @@ class Column:
     maximum: float | None = None
     allowed: tuple[str, ...] | None = None
     lies_ahead: bool = False
+    added: bool = False
+    earlier: str | float | bool | None = None
+    earlier_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Table:
             known at its close (0).
 
     Raises:
-        SchemaError: A labelled table says nothing of when it is known, or another one claims a horizon.
+        SchemaError: A labelled table says nothing of when it is known, or another one claims a horizon; an
+            added column says nothing of the rows before it.
     """
 
     stage: str
@@ -92,6 +99,13 @@ class Table:
                 f"Table {self.path} of grain {self.grain} declares the horizon {self.horizon}; a labelled_session "
                 "table needs the number of sessions after which it is known, any other has none."
             )
+        for column in self.columns:
+            said = column.earlier is not None or column.earlier_as is not None
+            if column.added and not said and not column.nullable:
+                raise SchemaError(
+                    f"Table {self.path}: the added column {column.name} may not be missing, so it needs the "
+                    "value of earlier rows (earlier, earlier_as)."
+                )
 
     @property
     def path(self) -> str:

@@ -98,6 +98,38 @@ def test_a_partition_that_cannot_be_written_is_named_and_leaves_no_half_file(
         assert closes(store.read(PRICES, [key])) == [float(date.fromisoformat(key).day)]
 
 
+def test_partitions_from_before_a_column_was_added_are_read(tmp_path: Path) -> None:
+    """Evidence cannot be made again: a new column must not make years of it unreadable."""
+    store = Store(tmp_path)
+    store.write(PRICES, prices((MONDAY, "A", 1.0)), ["2024-03-04"])
+    grown = replace(
+        PRICES,
+        columns=(
+            *PRICES.columns,
+            Column("role", pl.String, "", added=True, earlier="entry"),
+            Column("limit", pl.Float64, "", nullable=True, added=True),
+            Column("booked", pl.Float64, "", nullable=True, added=True, earlier_as="close"),
+        ),
+    )
+    new = pl.DataFrame([(TUESDAY, "A", 2.0, "leg", 3.0, 4.0)], schema=grown.schema, orient="row")
+    store.write(grown, new, ["2024-03-05"])
+    expected = pl.DataFrame(
+        [(MONDAY, "A", 1.0, "entry", None, 1.0), (TUESDAY, "A", 2.0, "leg", 3.0, 4.0)],
+        schema=grown.schema,
+        orient="row",
+    )
+    assert_frame_equal(store.read(grown).collect(), expected)
+    assert store.read(grown, columns=["role"]).collect().to_series().to_list() == ["entry", "leg"]
+
+
+def test_a_column_that_is_missing_and_was_not_added_is_no_silent_null(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(PRICES, prices((MONDAY, "A", 1.0)), ["2024-03-04"])
+    grown = replace(PRICES, columns=(*PRICES.columns, Column("limit", pl.Float64, "", added=False)))
+    with pytest.raises(pl.exceptions.ColumnNotFoundError, match="limit"):
+        store.read(grown, columns=["limit"]).collect()
+
+
 def test_other_files_beside_partitions_are_none(tmp_path: Path) -> None:
     """A tear sheet of a session lay beside its partition and was counted as a second one."""
     store = Store(tmp_path)

@@ -27,3 +27,15 @@ def test_a_table_says_when_it_is_known_exactly_if_that_is_later(grain: Grain, ho
             key=("session",),
             horizon=horizon,
         )
+
+
+def test_an_added_column_says_what_earlier_rows_hold() -> None:
+    with pytest.raises(SchemaError, match="role may not be missing"):
+        Table(
+            stage="orders",
+            name="orders",
+            grain="none",
+            description="",
+            columns=(Column("role", pl.String, "", added=True),),
+            key=(),
+        )
