@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 
-from quant_resources.exchange.orders import SHARE_STEP, ZERO, Order
+from quant_resources.exchange.orders import HELD, SHARE_STEP, ZERO, Order
 
 MULTIPLIER = Decimal(2)
 INITIAL_MARGIN = Decimal("0.5")
@@ -120,7 +120,7 @@ def order_cost(
 ) -> Decimal:
     """Buying power an opening order needs, USD.
 
-    A purchase costs its limit, or the last price; a short sale the higher of its limit and 3 % above
+    A purchase costs its limit (without one its stop), or the last price; a short sale the higher of its limit and 3 % above
     the last price (Alpaca, "Margin and Short Selling").
     """
     if notional is not None:
@@ -132,15 +132,39 @@ def order_cost(
     return quantity * (limit_price if limit_price is not None else (price or ZERO))
 
 
+def held_for_orders(orders: Iterable[Order], side: str, price: Decimal | None) -> Decimal:
+    """Shares of one symbol's holding that open orders of a side will take.
+
+    The legs of a bracket hold their shares once, since one of them ends when the other has filled; before
+    their entry has filled they hold nothing.
+
+    Args:
+        orders: Open orders on the symbol.
+        side: The side that makes the holding smaller.
+        price: USD a share, which tells what a notional order takes.
+    """
+    total, pairs = ZERO, dict[str, Decimal]()
+    for order in orders:
+        if order.side != side or order.status == HELD:
+            continue
+        left = order.remaining(price or Decimal(1))
+        if order.parent_id is None:
+            total += left
+        else:
+            pairs[order.parent_id] = max(pairs.get(order.parent_id, ZERO), left)
+    return total + sum(pairs.values(), ZERO)
+
+
 def reserved_by(
     orders: Iterable[Order], held: Mapping[str, Decimal], prices: Mapping[str, Decimal]
 ) -> Decimal:
-    """Buying power held by open orders that open or add to positions, USD."""
+    """Buying power held by open orders that open or add to positions, USD; legs never do."""
     total = ZERO
     for order in orders:
-        if is_closing(order.side, held.get(order.symbol, ZERO)):
+        if order.is_leg or is_closing(order.side, held.get(order.symbol, ZERO)):
             continue
         left = None if order.quantity is None else order.quantity - order.filled_quantity
         notional = None if order.notional is None else order.notional - order.filled_value
-        total += order_cost(order.side, left, notional, order.limit_price, prices.get(order.symbol))
+        asked = order.limit_price or order.stop_price
+        total += order_cost(order.side, left, notional, asked, prices.get(order.symbol))
     return total

@@ -1,4 +1,4 @@
-"""The exchange's own API under `/exchange/`, which no broker has: clock, truth, market, faults, restatements.
+"""The exchange's own API under `/exchange/`, which no broker has: clock, truth, faults, restatements, busts.
 
 Only the person who runs the exchange uses it; nothing of the platform's trading path may.
 """
@@ -54,6 +54,9 @@ def routes(exchange: Exchange, desk: FaultDesk) -> list[Route]:
         body = await read_json(request)
         return Answer(restatements.restate(exchange.state, exchange.view, body))
 
+    async def correct(request: Request) -> Response:
+        return Answer(exchange.correct(await read_json(request)))
+
     async def get_faults(_: Request) -> Response:
         return Answer(desk.shown())
 
@@ -69,6 +72,7 @@ def routes(exchange: Exchange, desk: FaultDesk) -> list[Route]:
         Route("/exchange/status", get_status),
         Route("/exchange/clock", set_clock, methods=["POST"]),
         Route("/exchange/audit", get_audit),
+        Route("/exchange/corrections", correct, methods=["POST"]),
         Route("/exchange/faults", get_faults),
         Route("/exchange/faults", post_faults, methods=["POST"]),
         Route("/exchange/faults", clear_faults, methods=["DELETE"]),

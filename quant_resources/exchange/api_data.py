@@ -7,7 +7,7 @@ belongs to one company for the whole life of a market.
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Any
 
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from quant_resources.exchange.markets.market import (
     SYMBOL_PATTERN,
     CorporateAction,
 )
+from quant_resources.exchange.quotes import sides_around
 from quant_resources.exchange.refusals import bad_data_request
 from quant_resources.exchange.visibility import date_range, new_york_day, session_open, stamp
 from quant_resources.exchange.wire import (
@@ -36,7 +37,6 @@ from quant_resources.exchange.wire import (
 
 _BARS_A_PAGE, _MOST_BARS = 1000, 10_000
 _ACTIONS_A_PAGE, _MOST_ACTIONS = 100, 1000
-_CENT = Decimal("0.01")
 
 
 def routes(exchange: Exchange) -> list[Route]:
@@ -274,11 +274,19 @@ def _quote(exchange: Exchange, symbol: str) -> dict[str, Any] | None:
     if last is None:
         return None
     price, at = last
-    half = price * exchange.spec.half_spread_bps / 10_000
-    bid = max((price - half).quantize(_CENT, ROUND_FLOOR), _CENT)
-    ask = (price + half).quantize(_CENT, ROUND_CEILING)
-    sides = {"ap": float(ask), "as": 1, "ax": "V", "bp": float(bid), "bs": 1, "bx": "V"}
-    return {"t": at, **sides, "c": ["R"], "z": "A"}
+    sides = sides_around(price, exchange.spec.half_spread_bps)
+    bid, ask = float(sides.bid), float(sides.ask)
+    return {
+        "t": at,
+        "ap": ask,
+        "as": 1,
+        "ax": "V",
+        "bp": bid,
+        "bs": 1,
+        "bx": "V",
+        "c": ["R"],
+        "z": "A",
+    }
 
 
 def _seen(exchange: Exchange, symbol: str) -> tuple[Decimal, str] | None:

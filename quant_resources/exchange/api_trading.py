@@ -1,12 +1,12 @@
-"""Alpaca's trading API, what belongs to the account: its numbers, positions, orders, activities.
+"""Alpaca's trading API, what belongs to the account: its numbers, switches, positions, activities.
 
-Shapes are those of the v2 API; numbers that Alpaca sends as text are text, exact to the last digit.
+Orders are in `api_orders.py`. Shapes are those of the v2 API; numbers that Alpaca sends as text are text, exact to the last digit.
 """
 
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,11 +14,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from quant_resources.exchange.account import INITIAL_MARGIN, MAINTENANCE_MARGIN, Position
+from quant_resources.exchange.account import (
+    INITIAL_MARGIN,
+    MAINTENANCE_MARGIN,
+    Position,
+    held_for_orders,
+)
 from quant_resources.exchange.api_reference import asset_id, find_listing
 from quant_resources.exchange.exchange import Exchange
 from quant_resources.exchange.orders import ZERO, Order, plain
 from quant_resources.exchange.refusals import malformed, not_found
+from quant_resources.exchange.state import ActivityFilter
 from quant_resources.exchange.visibility import (
     new_york_day,
     stamp,
@@ -27,17 +33,14 @@ from quant_resources.exchange.wire import (
     Answer,
     bind,
     descending,
-    moment,
+    edge,
     read_json,
     whole_number,
 )
 
-_EMPTY = 204
-_MANY = 207
-
 
 def routes(exchange: Exchange) -> list[Route]:
-    """The routes of the trading API."""
+    """The routes of account, positions and activities."""
     return [
         Route("/v2/account", bind(get_account, exchange)),
         Route("/v2/account/configurations", bind(get_configurations, exchange)),
@@ -46,12 +49,6 @@ def routes(exchange: Exchange) -> list[Route]:
         Route("/v2/account/activities/{activity_type}", bind(get_activities, exchange)),
         Route("/v2/positions", bind(get_positions, exchange)),
         Route("/v2/positions/{symbol}", bind(get_position, exchange)),
-        Route("/v2/orders", bind(get_orders, exchange)),
-        Route("/v2/orders", bind(submit_order, exchange), methods=["POST"]),
-        Route("/v2/orders", bind(cancel_orders, exchange), methods=["DELETE"]),
-        Route("/v2/orders:by_client_order_id", bind(get_order_by_client_id, exchange)),
-        Route("/v2/orders/{order_id}", bind(get_order, exchange)),
-        Route("/v2/orders/{order_id}", bind(cancel_order, exchange), methods=["DELETE"]),
     ]
 
 
@@ -146,27 +143,26 @@ async def get_activities(exchange: Exchange, request: Request) -> Response:
         if text
         for kind in text.split(",")
     }
-    found = exchange.state.activities()
-    if kinds:
-        found = [row for row in found if row[1] in kinds]
-    if query.get("category"):
-        fills = query["category"] == "trade_activity"
-        found = [row for row in found if (row[1] == "FILL") == fills]
-    if query.get("date"):
-        found = [row for row in found if row[2].isoformat() == query["date"][:10]]
-    for name in ("after", "until"):
-        if query.get(name):
-            edge = _edge(query[name], name)
-            found = [row for row in found if (row[3] > edge if name == "after" else row[3] < edge)]
-    if descending(request, "direction", default="desc"):
-        found.reverse()
+    category = query.get("category")
+    behind = None
     if query.get("page_token"):
-        places = [n for n, row in enumerate(found) if row[4]["id"] == query["page_token"]]
-        if not places:
+        behind = exchange.state.activity_sequence(query["page_token"])
+        if behind is None:
             raise malformed("invalid page_token")
-        found = found[places[0] + 1 :]
-    size = whole_number(request, "page_size", len(found) + 1 if query.get("date") else 100, 100)
-    return Answer([row[4] for row in found[:size]])
+    found = exchange.state.find_activities(
+        ActivityFilter(
+            kinds=kinds,
+            trades=category == "trade_activity" if category else None,
+            day=edge(query["date"][:10], "date").date() if query.get("date") else None,
+            after=edge(query["after"], "after") if query.get("after") else None,
+            until=edge(query["until"], "until") if query.get("until") else None,
+            behind=behind,
+            newest_first=descending(request, "direction", default="desc"),
+            # All of a day's, unless a page is asked for; else a hundred.
+            limit=whole_number(request, "page_size", 0 if query.get("date") else 100, 100) or None,
+        )
+    )
+    return Answer(found)
 
 
 # Positions
@@ -200,9 +196,7 @@ def _position_json(
     profit = worth - position.cost_basis
     today = position.quantity * (price - lastday)
     side = "sell" if position.quantity > 0 else "buy"
-    held = sum(
-        (o.remaining(price) for o in open_orders if o.symbol == symbol and o.side == side), ZERO
-    )
+    held = held_for_orders((o for o in open_orders if o.symbol == symbol), side, price)
     available = max(abs(position.quantity) - held, ZERO)
     listing = exchange.view.data.listings.get(symbol)
     amounts = {
@@ -232,122 +226,3 @@ def _position_json(
 
 def _fraction(part: Decimal, whole: Decimal) -> Decimal:
     return (part / abs(whole)).quantize(Decimal("1e-9")) if whole else ZERO
-
-
-# Orders
-
-
-async def submit_order(exchange: Exchange, request: Request) -> Response:
-    """Take an order."""
-    return Answer(order_json(exchange.submit(await read_json(request))))
-
-
-async def get_orders(exchange: Exchange, request: Request) -> Response:
-    """Orders by status, time, symbol and side."""
-    query = request.query_params
-    status = query.get("status") or "open"
-    if status not in {"open", "closed", "all"}:
-        raise malformed(f"invalid status: {status}")
-    orders = exchange.state.open_orders() if status == "open" else exchange.state.all_orders()
-    if status == "closed":
-        orders = [order for order in orders if not order.is_open]
-    if query.get("symbols"):
-        symbols = set(query["symbols"].split(","))
-        orders = [order for order in orders if order.symbol in symbols]
-    if query.get("side"):
-        orders = [order for order in orders if order.side == query["side"]]
-    if query.get("after"):
-        edge = _edge(query["after"], "after")
-        orders = [order for order in orders if order.submitted_at > edge]
-    if query.get("until"):
-        edge = _edge(query["until"], "until")
-        orders = [order for order in orders if order.submitted_at < edge]
-    if descending(request, "direction", default="desc"):
-        orders.reverse()
-    limit = whole_number(request, "limit", 50, 500)
-    return Answer([order_json(order) for order in orders[:limit]])
-
-
-async def get_order(exchange: Exchange, request: Request) -> Response:
-    """One order by its id."""
-    wanted = request.path_params["order_id"]
-    order = exchange.state.order(order_id=wanted)
-    if order is None:
-        raise not_found(f"order not found for {wanted}")
-    return Answer(order_json(order))
-
-
-async def get_order_by_client_id(exchange: Exchange, request: Request) -> Response:
-    """One order by the client's id."""
-    wanted = request.query_params.get("client_order_id") or ""
-    order = exchange.state.order(client_order_id=wanted)
-    if order is None:
-        raise not_found(f"order not found for {wanted}")
-    return Answer(order_json(order))
-
-
-async def cancel_order(exchange: Exchange, request: Request) -> Response:
-    """Cancel an order; nothing is answered."""
-    exchange.cancel(request.path_params["order_id"])
-    return Response(status_code=_EMPTY)
-
-
-async def cancel_orders(exchange: Exchange, _: Request) -> Response:
-    """Cancel every open order; one status each."""
-    canceled = exchange.cancel_all()
-    return Answer([{"id": order.order_id, "status": 200} for order in canceled], status_code=_MANY)
-
-
-def order_json(order: Order) -> dict[str, Any]:
-    """An order in Alpaca's shape."""
-
-    def amount(value: Decimal | None) -> str | None:
-        return plain(value) if value is not None else None
-
-    def at(value: datetime | None) -> str | None:
-        return stamp(value) if value is not None else None
-
-    average = order.average_fill_price
-    return {
-        "id": order.order_id,
-        "client_order_id": order.client_order_id,
-        "created_at": at(order.submitted_at),
-        "updated_at": at(order.updated_at),
-        "submitted_at": at(order.submitted_at),
-        "filled_at": at(order.filled_at),
-        "expired_at": at(order.expired_at),
-        "expires_at": at(order.expires_at),
-        "canceled_at": at(order.canceled_at),
-        "failed_at": None,
-        "replaced_at": None,
-        "replaced_by": None,
-        "replaces": None,
-        "asset_id": asset_id(order.symbol),
-        "symbol": order.symbol,
-        "asset_class": "us_equity",
-        "notional": amount(order.notional),
-        "qty": amount(order.quantity),
-        "filled_qty": plain(order.filled_quantity),
-        "filled_avg_price": amount(average.quantize(Decimal("1e-9")) if average else None),
-        "order_class": "simple",
-        "order_type": order.order_type,
-        "type": order.order_type,
-        "side": order.side,
-        "position_intent": order.position_intent,
-        "time_in_force": order.time_in_force,
-        "limit_price": amount(order.limit_price),
-        "stop_price": None,
-        "status": order.status,
-        "extended_hours": False,
-        "legs": None,
-        "trail_percent": None,
-        "trail_price": None,
-        "hwm": None,
-    }
-
-
-def _edge(text: str, name: str) -> datetime:
-    value = moment(text, name)
-    if isinstance(value, datetime):
-        return value
-    return datetime(value.year, value.month, value.day, tzinfo=UTC)

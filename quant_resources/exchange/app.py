@@ -23,7 +23,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quant_resources.errors import QuantError
-from quant_resources.exchange import api_control, api_data, api_reference, api_trading
+from quant_resources.exchange import (
+    api_control,
+    api_data,
+    api_orders,
+    api_reference,
+    api_trading,
+    stream,
+)
 from quant_resources.exchange.exchange import Exchange
 from quant_resources.exchange.faults import FaultDesk
 from quant_resources.exchange.faulty_wire import FaultyWire
@@ -50,8 +57,10 @@ def build_app(exchange: Exchange, middleware: Sequence[Middleware] = ()) -> Star
         routes=[
             *api_data.routes(exchange),
             *api_trading.routes(exchange),
+            *api_orders.routes(exchange),
             *api_reference.routes(exchange),
             *api_control.routes(exchange, desk),
+            *stream.routes(exchange, desk),
         ],
         middleware=[
             # A page in a browser must not reach the exchange under a name of its own.

@@ -1,12 +1,14 @@
-"""The account's book: what a fill, a cancellation or a corporate action changes in the state.
+"""The account's book: what a fill, the end of an order or a corporate action changes in the state.
 
-Every method runs inside the caller's transaction and leaves orders, cash, positions, activities and
+What that means for the rest of a bracket is said by `brackets.py`; busts and corrections are in
+`corrections.py`. Every method runs inside the caller's transaction and leaves orders, cash, positions, activities and
 the audit log agreeing with each other. When things happen is decided in `session_events.py`.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -14,6 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from quant_resources.calendar import NEW_YORK
+from quant_resources.exchange import brackets
 from quant_resources.exchange.account import Position, Valuation, reserved_by, value
 from quant_resources.exchange.matching import Costs
 from quant_resources.exchange.orders import ZERO, Execution, Order, plain
@@ -32,16 +35,33 @@ class Book:
     costs: Costs
     account_id: uuid.UUID
 
-    def valuation(self, now: datetime) -> Valuation:
-        """The account at the last prices of `now`."""
+    def valuation(self, now: datetime, without: Order | None = None) -> Valuation:
+        """The account at the last prices of `now`; `without` an order that shall be replaced."""
         positions = self.state.positions()
-        orders = self.state.open_orders()
+        gone = without.sequence if without else None
+        orders = [order for order in self.state.open_orders() if order.sequence != gone]
         prices = self.view.last_prices({*positions, *(o.symbol for o in orders)}, now)
         held = {symbol: position.quantity for symbol, position in positions.items()}
         return value(self.state.cash, positions.values(), prices, reserved_by(orders, held, prices))
 
-    def fill(self, order: Order, execution: Execution, session: date, at: datetime) -> Order:
-        """Book a fill: order, position, cash, FILL activity."""
+    def fill(
+        self,
+        order: Order,
+        execution: Execution,
+        session: date,
+        at: datetime,
+        legs_from: tuple[date, date | None],
+    ) -> Order:
+        """Book a fill: order, position, cash, FILL activity, and what it means for a bracket.
+
+        Args:
+            order: The order, as it is.
+            execution: What it gets.
+            session: The session whose volume it takes.
+            at: When.
+            legs_from: For legs that this releases: their first session, and the session of which
+                they see the close only.
+        """
         moment = self.state.next_stamp(at)
         filled = order.filled_quantity + execution.quantity
         changed = replace(
@@ -63,7 +83,7 @@ class Book:
         held = self.state.positions().get(order.symbol, Position(order.symbol, ZERO, ZERO))
         self.state.set_position(held.after_trade(signed, execution.price))
         self.state.add_cash(-signed * execution.price)
-        activity_id = self._post(
+        activity_id = self.post(
             "FILL",
             moment,
             {
@@ -95,10 +115,57 @@ class Book:
             },
             moment,
         )
+        self._settle_bracket(changed, execution, at, legs_from)
         return changed
 
+    def _settle_bracket(
+        self,
+        order: Order,
+        execution: Execution,
+        at: datetime,
+        legs_from: tuple[date, date | None],
+    ) -> None:
+        """Release the legs of an entry that has filled; take from a leg what the other has filled."""
+        for other in brackets.others_of(order, self.state.open_orders()):
+            if not order.is_leg:
+                if order.status == "filled":
+                    moment = self.state.next_stamp(at)
+                    leg = replace(brackets.released(other, *legs_from), updated_at=moment)
+                    self.state.update_order(leg)
+                    self._record_order("released", leg, moment)
+            elif other.is_leg:
+                left = brackets.without(other, execution.quantity)
+                if left is None:
+                    self.close_order(other, "canceled", "the other leg has filled", at)
+                else:
+                    self.state.update_order(left)
+
+    def trigger(self, order: Order, at: datetime) -> Order:
+        """Turn a stop order whose stop is reached into a market or limit order."""
+        moment = self.state.next_stamp(at)
+        changed = replace(order, triggered_at=moment, updated_at=moment)
+        self.state.update_order(changed)
+        self._record_order("trigger", changed, moment)
+        return changed
+
+    def hold_legs(self, legs: Sequence[Order], at: datetime) -> None:
+        """Take the legs of an entry, to be released when it has filled."""
+        for leg in legs:
+            moment = self.state.next_stamp(at)
+            self.state.insert_order(replace(leg, submitted_at=moment, updated_at=moment))
+            self._record_order("held", leg, moment)
+
+    def _record_order(self, event: str, order: Order, at: datetime) -> None:
+        names = {
+            "client_order_id": order.client_order_id,
+            "order_id": order.order_id,
+            "symbol": order.symbol,
+        }
+        parent = {"parent_id": order.parent_id} if order.is_leg else {}
+        self.state.record(event, {**names, **parent}, at)
+
     def close_order(self, order: Order, status: str, reason: str, at: datetime) -> Order:
-        """End an order as "canceled" or "expired"."""
+        """End an order, and what is open of its bracket, as "canceled" or "expired"."""
         moment = self.state.next_stamp(at)
         changed = replace(
             order,
@@ -119,13 +186,44 @@ class Book:
             },
             moment,
         )
+        for other in brackets.others_of(order, self.state.open_orders()):
+            if still := self.state.still_open(other):
+                self.close_order(still, status, f"its bracket has ended: {reason}", at)
+        return changed
+
+    def replace_order(self, old: Order, new: Order, at: datetime) -> Order:
+        """End an order whose place another one has taken; legs follow a new entry."""
+        moment = self.state.next_stamp(at)
+        for leg in brackets.others_of(old, self.state.open_orders()):
+            if leg.parent_id == old.order_id:
+                self.state.update_order(replace(leg, parent_id=new.order_id))
+        changed = replace(
+            old,
+            status="replaced",
+            replaced_by=new.order_id,
+            replaced_at=moment,
+            updated_at=moment,
+        )
+        self.state.update_order(changed)
+        self.state.record(
+            "replace",
+            {
+                "client_order_id": old.client_order_id,
+                "order_id": old.order_id,
+                "symbol": old.symbol,
+                "filled_quantity": plain(old.filled_quantity),
+                "replaced_by": new.order_id,
+                "replacing_client_order_id": new.client_order_id,
+            },
+            moment,
+        )
         return changed
 
     def cancel_orders_on(self, symbol: str, reason: str, at: datetime) -> None:
         """Cancel every open order on a symbol."""
         for order in self.state.open_orders():
-            if order.symbol == symbol:
-                self.close_order(order, "canceled", reason, at)
+            if order.symbol == symbol and (still := self.state.still_open(order)):
+                self.close_order(still, "canceled", reason, at)
 
     def pay_dividend(self, position: Position, per_share: Decimal, day: date, at: datetime) -> None:
         """Credit (to a short position: debit) a cash dividend, rounded to cents."""
@@ -190,6 +288,7 @@ class Book:
             new_symbol,
             day,
             at,
+            old_symbol=position.symbol,
             qty=position.quantity,
             net_amount=ZERO,
             description=f"{position.symbol} is now {new_symbol}",
@@ -220,12 +319,12 @@ class Book:
             "status": "executed",
             **{name: plain(v) if isinstance(v, Decimal) else v for name, v in more.items()},
         }
-        activity_id = self._post(kind, moment, document)
+        activity_id = self.post(kind, moment, document)
         self.state.record(
             "activity", {"activity_id": activity_id, "activity_type": kind, **document}, moment
         )
 
-    def _post(self, kind: str, moment: datetime, document: dict[str, Any]) -> str:
+    def post(self, kind: str, moment: datetime, document: dict[str, Any]) -> str:
         """Append an activity; its id begins with the moment and never repeats."""
         unique = uuid.uuid5(self.account_id, f"activity {self.state.count_activities()}")
         local = moment.astimezone(NEW_YORK)

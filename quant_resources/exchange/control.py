@@ -1,9 +1,10 @@
-"""A client of the exchange's own API: status, clock, audit log, faults, restatements."""
+"""A client of the exchange's own API: status, clock, audit log, faults, restatements, busts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import requests
@@ -121,6 +122,29 @@ class ExchangeControl:
     def restatements(self) -> list[dict[str, Any]]:
         """Every change of published data, oldest first, with what was and what is."""
         return self._ask("GET", "/exchange/restatements", _ANSWER_SECONDS)["restatements"]
+
+    def bust(self, execution_id: str) -> dict[str, Any]:
+        """Take a fill back, as if it had never been; returns its FILL activity.
+
+        Raises:
+            ExchangeError: There is no such fill, or it is busted already.
+        """
+        return self._correct({"execution_id": execution_id, "kind": "bust"})
+
+    def correct(
+        self, execution_id: str, *, quantity: Decimal | None = None, price: Decimal | None = None
+    ) -> dict[str, Any]:
+        """Say that a fill was of other shares, or at another price (USD); returns its FILL activity.
+
+        Raises:
+            ExchangeError: There is no such fill, it is busted, or it cannot be so.
+        """
+        values = {"quantity": quantity, "price": price}
+        named = {name: str(value) for name, value in values.items() if value is not None}
+        return self._correct({"execution_id": execution_id, "kind": "correct", **named})
+
+    def _correct(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", "/exchange/corrections", _ANSWER_SECONDS, body)
 
     def _change_bar(self, symbol: str, session: date, how: str, change: object) -> dict[str, Any]:
         return self._restate({"symbol": symbol, "session": session.isoformat(), how: change})

@@ -7,34 +7,27 @@ the wire are in the `api_*` modules.
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from quant_resources.calendar import XNYS
 from quant_resources.errors import ExchangeError
-from quant_resources.exchange import order_entry, restatements
+from quant_resources.exchange import corrections, restatements
 from quant_resources.exchange.book import Book
 from quant_resources.exchange.markets.history import HistoryMarket
 from quant_resources.exchange.markets.market import Market
 from quant_resources.exchange.markets.stochastic import StochasticMarket
 from quant_resources.exchange.matching import Costs
+from quant_resources.exchange.order_desk import OrderDesk
 from quant_resources.exchange.orders import Order
-from quant_resources.exchange.refusals import (
-    RefusalError,
-    forbidden,
-    malformed,
-    not_found,
-    unprocessable,
-)
+from quant_resources.exchange.refusals import RefusalError, unprocessable
 from quant_resources.exchange.session_events import events_between
 from quant_resources.exchange.spec import MarketSpec
 from quant_resources.exchange.state import State
 from quant_resources.exchange.visibility import MarketView, session_open
 
 _ACCOUNTS = uuid.UUID("6f5c3f0a-8f5e-4b5c-9a55-2d5f2a4c7e10")
-_GTC_LIFE = timedelta(days=90)
 
 
 def market_of(spec: MarketSpec) -> Market:
@@ -82,6 +75,7 @@ class Exchange:
             Costs(self.spec.volume_share, self.spec.half_spread_bps, self.spec.impact_bps),
             uuid.uuid5(_ACCOUNTS, self.spec.model_dump_json()),
         )
+        self._desk = OrderDesk(self.book)
 
     @property
     def now(self) -> datetime:
@@ -130,8 +124,9 @@ class Exchange:
         """
         try:
             with self.state.transaction():
-                order = self._accept(body)
+                order = self._desk.take(body, self.now)
                 self._record_submission(body, {"outcome": "accepted", "order_id": order.order_id})
+                self._desk.hold_legs(body, order, self.now)
                 return order
         except RefusalError as refusal:
             with self.state.transaction():
@@ -146,79 +141,37 @@ class Exchange:
             "submit", {"client_order_id": client_order_id, "request": body, **outcome}
         )
 
-    def _accept(self, body: object) -> Order:
-        ticket = order_entry.read_ticket(body)
-        now = self.now
-        if ticket.client_order_id and self.state.order(client_order_id=ticket.client_order_id):
-            raise malformed("client_order_id must be unique")
-        if self.state.get("suspend_trade") == "true":
-            raise forbidden("new orders are rejected by user request")
-        listing = self.view.listing(ticket.symbol, now)
-        active = listing is not None and self.view.is_active(listing, now)
-        order_entry.check_asset(ticket, listing, active=active)
-        assert listing is not None  # noqa: S101 - checked above
+    def replace(self, order_id: str, body: object) -> Order:
+        """Put an order with other terms into the place of an open one; returns the new one.
 
-        positions, open_orders = self.state.positions(), self.state.open_orders()
-        symbols = {ticket.symbol, *positions, *(order.symbol for order in open_orders)}
-        prices = self.view.last_prices(symbols, now)
-        held = positions.get(ticket.symbol)
-        intent = order_entry.check_account(
-            ticket,
-            listing,
-            position=held,
-            open_orders=open_orders,
-            prices=prices,
-            valuation=self.book.valuation(now),
-        )
-        number = self.state.count_orders()
-        client_order_id = ticket.client_order_id or str(
-            uuid.uuid5(self.book.account_id, f"client order {number}")
-        )
-        moment = self.state.next_stamp()
-        order = Order(
-            sequence=0,
-            order_id=str(uuid.uuid5(self.book.account_id, f"order {client_order_id}")),
-            client_order_id=client_order_id,
-            symbol=ticket.symbol,
-            side=ticket.side,
-            order_type=ticket.order_type,
-            time_in_force=ticket.time_in_force,
-            quantity=ticket.quantity,
-            notional=ticket.notional,
-            limit_price=ticket.limit_price,
-            position_intent=intent,
-            status="accepted",
-            eligible_session=self.view.session_at_or_after(
-                now, by_close=ticket.time_in_force == "cls"
-            ),
-            submitted_at=moment,
-            updated_at=moment,
-        )
-        if order.time_in_force == "gtc":
-            order = replace(order, expires_at=moment + _GTC_LIFE)
-        return self.state.insert_order(order)
+        Raises:
+            RefusalError: There is no such order, it cannot be replaced, or the new terms are not taken.
+        """
+        with self.state.transaction():
+            return self._desk.replace(order_id, body, self.now)
 
     def cancel(self, order_id: str) -> None:
-        """Cancel an open order.
+        """Cancel an open order, and what is open of its bracket.
 
         Raises:
             RefusalError: There is no such order, or it has ended.
         """
         with self.state.transaction():
-            order = self.state.order(order_id=order_id)
-            if order is None:
-                raise not_found(f"order not found for {order_id}")
-            if not order.is_open:
-                raise unprocessable(f'order is already in "{order.status}" state')
-            self.book.close_order(order, "canceled", "requested", self.now)
+            self._desk.cancel(order_id, self.now)
 
     def cancel_all(self) -> list[Order]:
         """Cancel every open order; returns them."""
         with self.state.transaction():
-            orders = self.state.open_orders()
-            for order in orders:
-                self.book.close_order(order, "canceled", "requested", self.now)
-            return orders
+            return self._desk.cancel_all(self.now)
+
+    def correct(self, body: object) -> dict[str, Any]:
+        """Bust or correct a fill; returns the activity that tells of it.
+
+        Raises:
+            RefusalError: There is no such fill, or it cannot be so.
+        """
+        with self.state.transaction():
+            return corrections.correct(self.book, body, self.now)
 
     def suspend_trading(self, *, suspended: bool) -> None:
         """Set the account's own switch that refuses new orders."""

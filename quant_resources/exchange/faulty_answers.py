@@ -7,11 +7,13 @@ itself where it has no list. Connections and statuses are in `faulty_wire.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from functools import singledispatch
 from random import Random
 from typing import Any, Final
 
-from quant_resources.exchange.faults import (
+from quant_resources.exchange.fault_kinds import (
+    ClockSkew,
     ContentFault,
     DuplicateRows,
     EmptyToken,
@@ -31,7 +33,8 @@ def broken(fault: ContentFault, content: Any) -> Any:
     """An answer with a fault in it; the answer may be changed in place.
 
     Args:
-        fault: What is wrong with it; for `token_loop` see `looping`, for `stale_read` `unseen`.
+        fault: What is wrong with it; for `token_loop` see `looping`, for `stale_read` `unseen`, for
+            `earlier_state` `earlier_answers.py`.
         content: The decoded JSON.
     """
     raise TypeError(f"{fault.kind} does not change an answer such as {content!r:.40}")
@@ -84,6 +87,15 @@ def _reorder(fault: Reorder, content: Any) -> Any:
     if fault.how == "reversed":
         return _each_list(content, lambda rows: rows[::-1])
     return _each_list(content, lambda rows: Random(_SHUFFLE_SEED).sample(rows, len(rows)))  # noqa: S311 - no secret
+
+
+@broken.register
+def _clock_skew(fault: ClockSkew, content: Any) -> Any:
+    for answer in _itself(content):
+        if "timestamp" in answer:
+            told = datetime.fromisoformat(answer["timestamp"])
+            answer["timestamp"] = (told + timedelta(seconds=fault.seconds)).isoformat()
+    return content
 
 
 def looping(content: Any, asked_token: str | None) -> Any:

@@ -5,6 +5,8 @@
 3. A fault after it lets the handler finish and keeps its answer back; then the connection is cut, or
    another answer is sent, or the same one with other content.
 4. Cut means the TCP connection itself (`serving.py`): the client sees what it would see of a real network.
+5. A stream that shall not open is refused, reset or left hanging before it is accepted; what goes wrong
+   with its events later is in `faulty_stream.py`.
 
 Which request has which fault is decided in `faults.py`.
 """
@@ -22,27 +24,33 @@ from typing import Any
 from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from quant_resources.exchange.earlier_answers import UPDATES, answer_before
 from quant_resources.exchange.exchange import Exchange
-from quant_resources.exchange.faults import (
+from quant_resources.exchange.fault_kinds import (
     ClockJump,
     Drip,
     DuplicateDelivery,
+    EarlierState,
     Fault,
-    FaultDesk,
     Hang,
     Latency,
     Nonsense,
+    PartialFill,
+    Reject,
     Reset,
     StaleRead,
     Status,
     TokenLoop,
     Truncated,
 )
+from quant_resources.exchange.faults import STREAM_PATH, FaultDesk
 from quant_resources.exchange.faulty_answers import broken, looping, unseen
+from quant_resources.exchange.order_faults import fill_in_parts, reject
 from quant_resources.exchange.refusals import NOT_FOUND
 from quant_resources.exchange.serving import close_connection, gone, reset_connection
 
 _HTML = b"<!DOCTYPE html><html><body><h1>We will be right back</h1></body></html>"
+_POSITIONS = "/v2/positions"
 _NONSENSE = {"html": _HTML, "malformed": b'{"bars": {"A', "empty_body": b""}
 
 
@@ -88,13 +96,37 @@ class FaultyWire:
         """Look whether the request goes wrong, and let it."""
         fault: Fault | None = None
         query: dict[str, str] = {}
-        if scope["type"] == "http" and not self._desk.idle:
+        opens_stream = scope["type"] == "websocket" and scope["path"] == STREAM_PATH
+        if (opens_stream or scope["type"] == "http") and not self._desk.idle:
             query = dict(QueryParams(scope["query_string"]))
-            fault = self._desk.next_fault(scope["method"], scope["path"], query)
+            # A stream is opened with a GET, whose method ASGI does not tell.
+            fault = self._desk.next_fault(scope.get("method", "GET"), scope["path"], query)
         if fault is None:
             await self.app(scope, receive, send)
-            return
-        await self._break(fault, query, scope, receive, send)
+        elif opens_stream:
+            await self._break_opening(fault, scope, receive, send)
+        else:
+            await self._break(fault, query, scope, receive, send)
+
+    async def _break_opening(
+        self, fault: Fault, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the opening of a stream go wrong."""
+        match fault:
+            case Hang():
+                await _hang(fault.seconds, scope, receive)
+            case Reset():
+                await reset_connection(scope, receive)
+            case Status():
+                refusal = _refusal(fault)
+                start = {"type": "websocket.http.response.start", "status": refusal.status}
+                await send({**start, "headers": refusal.headers})
+                await send({"type": "websocket.http.response.body", "body": refusal.body})
+            case _:
+                if isinstance(fault, ClockJump):
+                    self._jump(fault.seconds)
+                await asyncio.sleep(fault.seconds if isinstance(fault, Latency) else 0)
+                await self.app(scope, receive, send)
 
     async def _break(
         self, fault: Fault, query: dict[str, str], scope: Scope, receive: Receive, send: Send
@@ -119,12 +151,25 @@ class FaultyWire:
                 await asyncio.sleep(fault.seconds if fault.after else 0)
                 await answer.send(send)
             case DuplicateDelivery():
-                await self._answer_of(scope, body)
+                second = await self._answer_of(scope, body)
+                await (answer if fault.answer == "first" else second).send(send)
+            case Reject() | PartialFill():
+                self._mark_order(answer, fault)
                 await answer.send(send)
             case _:
-                await self._changed(answer, fault, query).send(send)
+                await self._changed(answer, fault, scope["path"], query).send(send)
 
-    def _changed(self, answer: _Answer, fault: Fault, query: dict[str, str]) -> _Answer:
+    def _mark_order(self, answer: _Answer, fault: Reject | PartialFill) -> None:
+        """Do to the order that was taken what shall be done; a refused one is left alone."""
+        if answer.status >= 300:
+            return
+        order_id = json.loads(answer.body)["id"]
+        if isinstance(fault, Reject):
+            reject(self._exchange.book, order_id, fault.reason, self._exchange.now)
+        else:
+            fill_in_parts(self._exchange.state, order_id, fault.share)
+
+    def _changed(self, answer: _Answer, fault: Fault, path: str, query: dict[str, str]) -> _Answer:
         if isinstance(fault, Status):
             return _refusal(fault)
         if isinstance(fault, Nonsense):
@@ -134,15 +179,27 @@ class FaultyWire:
         if isinstance(fault, ClockJump) or answer.status >= 300 or not answer.body:
             return answer
         content = json.loads(answer.body)
-        if isinstance(fault, StaleRead):
-            content = unseen(content, self._exchange.state.newest_order_ids(fault.newest))
+        if isinstance(fault, StaleRead | EarlierState):
+            content = self._earlier(content, fault, of_positions=path.startswith(_POSITIONS))
             if content is None:
-                return _json(404, {"code": NOT_FOUND, "message": "order not found"})
+                return _json(404, {"code": NOT_FOUND, "message": "not found"})
         elif isinstance(fault, TokenLoop):
             content = looping(content, query.get("page_token"))
         else:
             content = broken(fault, content)
         return _Answer(answer.status, answer.headers, json.dumps(content).encode())
+
+    def _earlier(self, content: Any, fault: StaleRead | EarlierState, *, of_positions: bool) -> Any:
+        """What a read would have seen a little earlier."""
+        state = self._exchange.state
+        updates = [entry for entry in state.audit() if entry["event"] in UPDATES]
+        if isinstance(fault, EarlierState):
+            return answer_before(content, updates[-fault.updates :], of_positions=of_positions)
+        hidden = state.newest_order_ids(fault.newest)
+        if not of_positions:
+            return unseen(content, hidden)
+        theirs = [entry for entry in updates if entry["order_id"] in hidden]
+        return answer_before(content, theirs, of_positions=True)
 
     async def _answer_of(self, scope: Scope, body: bytes) -> _Answer:
         """Let the exchange act."""

@@ -10,7 +10,9 @@ ZERO = Decimal(0)
 SHARE_STEP = Decimal("1e-9")
 PRICE_STEP = Decimal("0.0001")
 
-OPEN_STATUSES = frozenset({"accepted", "new", "partially_filled"})
+# A leg is held until its entry has filled; then it is new, like any order that the market has.
+HELD = "held"
+OPEN_STATUSES = frozenset({"accepted", "new", "partially_filled", HELD})
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class Order:
         notional: USD; None for an order in shares.
         eligible_session: The first session in which it can trade.
         filled_value: Sum of quantity times price over its fills, USD.
+        stop_price: The price that triggers a stop or stop-limit order.
+        order_class: "simple", or "bracket" for an entry and its two legs.
+        parent_id: The entry of a leg; None for every other order.
+        group_id: What the orders of a bracket share, replacements among them.
+        replaces: The order that this one took the place of; `replaced_by` leads the other way.
+        close_only: The session in which it trades at the close only, because it came (or was released)
+            after the open and a daily bar does not say when its range was traded.
+        triggered_at: When the stop price was reached; from then on the order is a market or limit one.
     """
 
     sequence: int
@@ -66,6 +76,34 @@ class Order:
     filled_at: datetime | None = None
     canceled_at: datetime | None = None
     expired_at: datetime | None = None
+    stop_price: Decimal | None = None
+    order_class: str = "simple"
+    parent_id: str | None = None
+    group_id: str | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
+    replaced_at: datetime | None = None
+    close_only: date | None = None
+    triggered_at: datetime | None = None
+
+    @property
+    def is_leg(self) -> bool:
+        """Whether it protects what a bracket's entry has bought or sold."""
+        return self.parent_id is not None
+
+    @property
+    def group_role(self) -> str | None:
+        """What it does in its bracket: entry, take_profit or stop_loss; None outside of one."""
+        if self.order_class != "bracket":
+            return None
+        if not self.is_leg:
+            return "entry"
+        return "take_profit" if self.order_type == "limit" else "stop_loss"
+
+    @property
+    def waits_for_stop(self) -> bool:
+        """Whether the price has yet to reach the stop."""
+        return self.stop_price is not None and self.triggered_at is None
 
     @property
     def is_open(self) -> bool:

@@ -49,9 +49,9 @@ def misread(error: ValidationError, what: str) -> RefusalError:
     return malformed(f"the {what} is wrong: {'; '.join(wrong)}")
 
 
-def unprocessable(message: str) -> RefusalError:
+def unprocessable(message: str, **more: Any) -> RefusalError:
     """422: the request is readable but makes no sense."""
-    return RefusalError(422, UNPROCESSABLE, message)
+    return RefusalError(422, UNPROCESSABLE, message, **more)
 
 
 def forbidden(message: str, **more: Any) -> RefusalError:

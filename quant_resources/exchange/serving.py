@@ -45,12 +45,17 @@ def server_config(app: ASGIApp) -> uvicorn.Config:
 
 async def reset_connection(scope: Scope, receive: Receive) -> None:
     """End the request's connection with a TCP reset; what was sent may be lost with it."""
+    abort_connection(scope)
+    await gone(receive)
+
+
+def abort_connection(scope: Scope) -> None:
+    """Reset the connection, whoever waits for its end."""
     transport = _transport(scope)
     connection = transport.get_extra_info("socket")
     # Linger zero: the client sees a reset, not an orderly end.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-    await gone(receive)
 
 
 async def close_connection(scope: Scope, receive: Receive) -> None:
@@ -61,7 +66,7 @@ async def close_connection(scope: Scope, receive: Receive) -> None:
 
 async def gone(receive: Receive) -> None:
     """Wait until the client's connection has ended."""
-    while (await receive())["type"] != "http.disconnect":
+    while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
         pass
 
 

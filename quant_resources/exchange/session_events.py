@@ -4,12 +4,14 @@
    Open orders on the symbol are cancelled, and the position is in new shares from here on.
 2. The open of a session: cash dividends of ex-dates since the session before; then the open orders
    that may trade, in the order of submission (`matching.at_open`); what only lives at the open ends.
-3. The close: resting limit orders that the session's range touched (stamped with the close, since a
-   daily bar does not say when), orders for the close, then the expiry of the day's orders, then the
-   account's equity is kept: from the next day on it is `last_equity`.
+3. The close: resting limit orders and stops that the session's range touched (stamped with the close,
+   since a daily bar does not say when), orders that wait for the close, then the expiry of the day's
+   orders, then the account's equity is kept: from the next day on it is `last_equity`.
 
-An order submitted before a session's open may trade in it; later, from the next session on. Orders
-for the close may trade on the close after their submission. A symbol without a bar does not trade.
+An order submitted before a session's open may trade in all of it; one submitted while it is open trades at
+its close only, and so do the legs of an entry that filled within the session. Legs of an entry that filled
+at the open see the whole session, those of one that filled at the close the next. A symbol without a bar
+does not trade.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Literal
 
 from quant_resources.calendar import XNYS, start_of_day
 from quant_resources.exchange import matching
 from quant_resources.exchange.book import Book
 from quant_resources.exchange.markets.market import CorporateAction
-from quant_resources.exchange.orders import Execution, Order, TradedBar, plain
+from quant_resources.exchange.order_faults import part_of
+from quant_resources.exchange.orders import HELD, Execution, Order, TradedBar, plain
 from quant_resources.exchange.visibility import (
     MarketView,
     new_york_day,
@@ -95,7 +99,8 @@ def open_session(book: Book, session: date, at: datetime) -> None:
             if dividend and holding is not None and action.cash is not None:
                 book.pay_dividend(holding, action.cash, day, at)
 
-    for order in _match(book, session, at, _at_open):
+    _match(book, session, at, _AT_OPEN)
+    for order in _eligible(book, session):
         if order.time_in_force in {"ioc", "fok"}:
             book.close_order(order, "canceled", "not filled at once", at)
         elif order.time_in_force == "opg":
@@ -105,45 +110,89 @@ def open_session(book: Book, session: date, at: datetime) -> None:
 
 
 def close_session(book: Book, session: date, at: datetime) -> None:
-    """Match touched limit orders and orders for the close, expire the day's, keep the equity."""
-    _match(book, session, at, lambda order, bar, left, _: matching.during(order, bar, left))
-    for order in _match(book, session, at, matching.at_close):
+    """Match what the range touched and what waits for the close, expire the day's, keep the equity."""
+    _match(book, session, at, _DURING)
+    _match(book, session, at, _AT_CLOSE)
+    for order in _eligible(book, session):
         out_of_time = order.expires_at is not None and order.expires_at <= at
-        if order.time_in_force in {"day", "cls"} or out_of_time:
+        if order.time_in_force in {"ioc", "fok"}:
+            book.close_order(order, "canceled", "not filled at once", at)
+        elif order.time_in_force in {"day", "cls"} or out_of_time:
             book.close_order(order, "expired", f"end of session {session}", at)
     book.state.put("last_equity", book.state.get("closing_equity"))
     book.state.put("closing_equity", plain(book.valuation(at).equity))
     book.state.put("closing_day", session.isoformat())
 
 
-def _at_open(
-    order: Order, bar: TradedBar, budget: Decimal, costs: matching.Costs
-) -> Execution | None:
-    return matching.at_open(order, bar, budget, costs)
+@dataclass(frozen=True)
+class _Phase:
+    """A moment of the session at which orders meet the bar.
+
+    Attributes:
+        triggers: Whether a stop is reached in it.
+        executes: What an order gets in it.
+        after_trigger: What an order gets in it whose stop was just reached.
+        legs_see: What the legs of an entry that fills in it see of the session: all of it, the close, or
+            nothing before the next session.
+    """
+
+    triggers: Callable[[Order, TradedBar], bool]
+    executes: Callable[[Order, TradedBar, Decimal, matching.Costs], Execution | None]
+    after_trigger: Callable[[Order, TradedBar, Decimal, matching.Costs], Execution | None]
+    legs_see: Literal["session", "close", "next"]
+
+    def legs_from(self, session: date) -> tuple[date, date | None]:
+        """The first session of released legs, and the one that they see only the close of."""
+        if self.legs_see == "next":
+            return XNYS.next(session), session
+        return session, session if self.legs_see == "close" else None
 
 
-def _match(
-    book: Book,
-    session: date,
-    at: datetime,
-    rule: Callable[[Order, TradedBar, Decimal, matching.Costs], Execution | None],
-) -> list[Order]:
-    """Apply a matching rule to the orders that may trade; returns those that stay open."""
-    still_open: list[Order] = []
+_AT_OPEN = _Phase(matching.triggered_at_open, matching.at_open, matching.at_open, "session")
+_DURING = _Phase(
+    matching.triggered_during,
+    lambda order, bar, left, _: matching.during(order, bar, left),
+    matching.at_stop,
+    "close",
+)
+_AT_CLOSE = _Phase(matching.triggered_at_close, matching.at_close, matching.at_close, "next")
+
+
+def _match(book: Book, session: date, at: datetime, phase: _Phase) -> None:
+    """Let the orders that may trade meet the session's bars."""
+    """Let the orders that may trade meet the session's bars, in the order of submission.
+
+    Take-profits come last: where the range touches both exits, the loss is taken to have come first.
+    """
     budgets: dict[str, Decimal] = {}
-    for order in book.state.open_orders():
-        if order.eligible_session > session:
+    in_turn = sorted(book.state.open_orders(), key=lambda o: o.group_role == "take_profit")
+    for known in in_turn:
+        # Another order's fill may have released, shortened or ended this one.
+        order = book.state.still_open(known)
+        if order is None or order.status == HELD or order.eligible_session > session:
             continue
         bar = book.view.bar(order.symbol, session)
-        changed = order
-        if bar is not None:
-            if order.symbol not in budgets:
-                taken = book.state.filled_in(session, order.symbol)
-                budgets[order.symbol] = book.costs.budget(bar) - taken
-            execution = rule(order, bar, budgets[order.symbol], book.costs)
-            if execution is not None:
-                budgets[order.symbol] -= execution.quantity
-                changed = book.fill(order, execution, session, at)
-        if changed.is_open:
-            still_open.append(changed)
-    return still_open
+        if bar is None:
+            continue
+        if order.symbol not in budgets:
+            taken = book.state.filled_in(session, order.symbol)
+            budgets[order.symbol] = book.costs.budget(bar) - taken
+        rule = phase.executes
+        if phase.triggers(order, bar):
+            order, rule = book.trigger(order, at), phase.after_trigger
+        execution = rule(order, bar, budgets[order.symbol], book.costs)
+        if execution is not None:
+            execution = part_of(book.state, order, execution)
+            budgets[order.symbol] -= execution.quantity
+            book.fill(order, execution, session, at, phase.legs_from(session))
+
+
+def _eligible(book: Book, session: date) -> Iterator[Order]:
+    """Open orders whose session this is or was; what ends with another one is left out.
+
+    Legs released at the close belong to this session although they could trade from the next one on.
+    """
+    for known in book.state.open_orders():
+        order = book.state.still_open(known)
+        if order is not None and (order.eligible_session <= session or order.close_only == session):
+            yield order

@@ -9,41 +9,29 @@ from __future__ import annotations
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from quant_resources.errors import ExchangeError
 from quant_resources.exchange.account import Position
-from quant_resources.exchange.orders import OPEN_STATUSES, ZERO, Execution, Order, plain
+from quant_resources.exchange.order_rows import (
+    INDEXES,
+    TABLES,
+    OrderRows,
+    add_missing_columns,
+    last_before,
+)
+from quant_resources.exchange.orders import plain
 from quant_resources.exchange.spec import MarketSpec
 
-_ORDER_COLUMNS = tuple(field.name for field in fields(Order) if field.name != "sequence")
-_MOMENTS = {
-    "submitted_at",
-    "updated_at",
-    "expires_at",
-    "filled_at",
-    "canceled_at",
-    "expired_at",
-}
-_AMOUNTS = {"quantity", "notional", "limit_price", "filled_quantity", "filled_value"}
-
-_SCHEMA = f"""
+_SCHEMA = f"""{TABLES}
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS positions (symbol TEXT PRIMARY KEY, quantity TEXT NOT NULL, cost_basis TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS orders (sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    {", ".join(f"{name} TEXT" for name in _ORDER_COLUMNS)},
-    UNIQUE (order_id), UNIQUE (client_order_id));
-CREATE INDEX IF NOT EXISTS orders_by_status ON orders (status);
-CREATE TABLE IF NOT EXISTS fills (sequence INTEGER PRIMARY KEY AUTOINCREMENT, execution_id TEXT UNIQUE NOT NULL,
-    order_id TEXT NOT NULL REFERENCES orders (order_id), symbol TEXT NOT NULL, side TEXT NOT NULL,
-    quantity TEXT NOT NULL, price TEXT NOT NULL, session TEXT NOT NULL, at TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS fills_by_session ON fills (session, symbol);
 CREATE TABLE IF NOT EXISTS activities (sequence INTEGER PRIMARY KEY AUTOINCREMENT, activity_id TEXT UNIQUE NOT NULL,
     activity_type TEXT NOT NULL, day TEXT NOT NULL, at TEXT NOT NULL, document TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS audit (sequence INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL,
@@ -58,7 +46,27 @@ CREATE TABLE IF NOT EXISTS restatements (sequence INTEGER PRIMARY KEY AUTOINCREM
 )
 
 
-class State:
+@dataclass(frozen=True)
+class ActivityFilter:
+    """Which account activities a list shall hold.
+
+    Attributes:
+        trades: True for fills only, False for everything else.
+        behind: Only those that the list has behind this sequence number.
+        limit: None for all.
+    """
+
+    kinds: Collection[str] = ()
+    trades: bool | None = None
+    day: date | None = None
+    after: datetime | None = None
+    until: datetime | None = None
+    behind: int | None = None
+    newest_first: bool = False
+    limit: int | None = None
+
+
+class State(OrderRows):
     """The state file of one exchange; used by one thread of one process.
 
     Args:
@@ -71,11 +79,11 @@ class State:
         path = folder / self.FILE
         if not path.exists():
             raise ExchangeError(f"There is no exchange in {folder}; create one with a market spec.")
-        self._connection = _connect(path)
-        # A state made by an older version gets the tables that it lacks.
+        super().__init__(_connect(path))
+        # A state made by an older version gets the tables and columns that it lacks.
         self._connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-        # What is read on every request is kept here too; nobody else writes the file.
-        self._open: dict[int, Order] | None = None
+        add_missing_columns(self._connection)
+        self._connection.executescript(f"BEGIN; {INDEXES} COMMIT;")
         self._held: dict[str, Position] | None = None
 
     @classmethod
@@ -105,7 +113,7 @@ class State:
             folder.mkdir(parents=True, exist_ok=True)
             connection = _connect(draft, journal="DELETE")
             # One transaction: a commit for each statement would wait for the disk twenty times.
-            connection.executescript(f"BEGIN; {_SCHEMA}")
+            connection.executescript(f"BEGIN; {_SCHEMA} {INDEXES}")
             connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             connection.execute("COMMIT")
             connection.close()
@@ -230,103 +238,6 @@ class State:
             (position.symbol, plain(position.quantity), plain(position.cost_basis)),
         )
 
-    # Orders and fills
-
-    def insert_order(self, order: Order) -> Order:
-        """Keep a new order; the sequence number is given here."""
-        marks = ", ".join("?" * len(_ORDER_COLUMNS))
-        cursor = self._connection.execute(
-            f"INSERT INTO orders ({', '.join(_ORDER_COLUMNS)}) VALUES ({marks})",  # noqa: S608
-            _order_values(order),
-        )
-        assert cursor.lastrowid is not None  # noqa: S101 - an insert has a row
-        kept = replace(order, sequence=cursor.lastrowid)
-        self._remember(kept)
-        return kept
-
-    def update_order(self, order: Order) -> None:
-        """Keep a changed order."""
-        marks = ", ".join(f"{name} = ?" for name in _ORDER_COLUMNS)
-        self._connection.execute(
-            f"UPDATE orders SET {marks} WHERE sequence = ?",  # noqa: S608
-            (*_order_values(order), order.sequence),
-        )
-        self._remember(order)
-
-    def _remember(self, order: Order) -> None:
-        if self._open is not None:
-            self._open.pop(order.sequence, None)
-            if order.is_open:
-                self._open[order.sequence] = order
-
-    def order(self, *, order_id: str = "", client_order_id: str = "") -> Order | None:
-        """One order by either id."""
-        row = self._connection.execute(
-            "SELECT * FROM orders WHERE order_id = ? OR client_order_id = ?",
-            (order_id, client_order_id),
-        ).fetchone()
-        return _order(row) if row else None
-
-    def open_orders(self) -> list[Order]:
-        """Orders that can still fill, in the order of submission."""
-        if self._open is None:
-            marks = ", ".join("?" * len(OPEN_STATUSES))
-            rows = self._connection.execute(
-                f"SELECT * FROM orders WHERE status IN ({marks})",  # noqa: S608
-                sorted(OPEN_STATUSES),
-            )
-            self._open = {order.sequence: order for order in map(_order, rows)}
-        return [order for _, order in sorted(self._open.items())]
-
-    def all_orders(self) -> list[Order]:
-        """Every order, in the order of submission."""
-        return [
-            _order(r) for r in self._connection.execute("SELECT * FROM orders ORDER BY sequence")
-        ]
-
-    def newest_order_ids(self, count: int) -> set[str]:
-        """Both ids of the orders accepted last."""
-        rows = self._connection.execute(
-            "SELECT order_id, client_order_id FROM orders ORDER BY sequence DESC LIMIT ?", (count,)
-        )
-        return {either for row in rows for either in row}
-
-    def count_orders(self) -> int:
-        """How many orders were ever accepted."""
-        return self._connection.execute("SELECT count(*) FROM orders").fetchone()[0]
-
-    def insert_fill(
-        self,
-        execution_id: str,
-        order: Order,
-        execution: Execution,
-        session: date,
-        at: datetime,
-    ) -> None:
-        """Append a fill."""
-        self._connection.execute(
-            "INSERT INTO fills (execution_id, order_id, symbol, side, quantity, price, session, at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                execution_id,
-                order.order_id,
-                order.symbol,
-                order.side,
-                plain(execution.quantity),
-                plain(execution.price),
-                session.isoformat(),
-                at.isoformat(),
-            ),
-        )
-
-    def filled_in(self, session: date, symbol: str) -> Decimal:
-        """Shares of a symbol that orders have already taken from a session."""
-        rows = self._connection.execute(
-            "SELECT quantity FROM fills WHERE session = ? AND symbol = ?",
-            (session.isoformat(), symbol),
-        )
-        return sum((Decimal(row[0]) for row in rows), ZERO)
-
     # Append-only records
 
     def insert_activity(
@@ -339,15 +250,45 @@ class State:
             (activity_id, kind, day.isoformat(), at.isoformat(), json.dumps(document)),
         )
 
-    def activities(self) -> list[tuple[int, str, date, datetime, dict[str, Any]]]:
-        """Account activities: sequence, type, day, moment, document; oldest first."""
+    def activities(self) -> list[dict[str, Any]]:
+        """Every account activity, oldest first."""
+        return self.find_activities(ActivityFilter())
+
+    def find_activities(self, wanted: ActivityFilter) -> list[dict[str, Any]]:
+        """The account activities of a list, in the order of events or the reverse."""
+        rules, values = ["TRUE"], list[str | int]()
+        if wanted.kinds:
+            rules.append(f"activity_type IN ({', '.join('?' * len(wanted.kinds))})")
+            values += sorted(wanted.kinds)
+        if wanted.trades is not None:
+            rules.append(f"activity_type {'=' if wanted.trades else '!='} 'FILL'")
+        if wanted.day is not None:
+            rules.append("day = ?")
+            values.append(wanted.day.isoformat())
+        for edge, is_after in ((wanted.after, True), (wanted.until, False)):
+            if edge is not None:
+                rules.append("sequence > ?" if is_after else "sequence <= ?")
+                values.append(
+                    last_before(self._connection, "activities", "at", edge, or_at=is_after)
+                )
+        if wanted.behind is not None:
+            rules.append("sequence < ?" if wanted.newest_first else "sequence > ?")
+            values.append(wanted.behind)
+        order = "DESC" if wanted.newest_first else "ASC"
+        values.append(-1 if wanted.limit is None else wanted.limit)
         rows = self._connection.execute(
-            "SELECT sequence, activity_type, day, at, document FROM activities ORDER BY sequence"
+            f"SELECT document FROM activities WHERE {' AND '.join(rules)} "  # noqa: S608
+            f"ORDER BY sequence {order} LIMIT ?",
+            values,
         )
-        return [
-            (r[0], r[1], date.fromisoformat(r[2]), datetime.fromisoformat(r[3]), json.loads(r[4]))
-            for r in rows
-        ]
+        return [json.loads(row[0]) for row in rows]
+
+    def activity_sequence(self, activity_id: str) -> int | None:
+        """The place of an activity among all; None if there is no such one."""
+        row = self._connection.execute(
+            "SELECT sequence FROM activities WHERE activity_id = ?", (activity_id,)
+        ).fetchone()
+        return row[0] if row else None
 
     def count_activities(self) -> int:
         """How many activities there are."""
@@ -383,6 +324,12 @@ class State:
         )
         return [{"sequence": r[0], "at": r[1], "event": r[2], **json.loads(r[3])} for r in rows]
 
+    def audit_end(self) -> int:
+        """The sequence number of the audit log's newest entry; zero for an empty one."""
+        return self._connection.execute("SELECT coalesce(max(sequence), 0) FROM audit").fetchone()[
+            0
+        ]
+
 
 def _connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
@@ -390,29 +337,3 @@ def _connect(path: Path, journal: str = "WAL") -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
-
-
-def _order_values(order: Order) -> list[str | None]:
-    values: list[str | None] = []
-    for name in _ORDER_COLUMNS:
-        value = getattr(order, name)
-        if isinstance(value, Decimal):
-            values.append(plain(value))
-        elif isinstance(value, date):
-            values.append(value.isoformat())
-        else:
-            values.append(value)
-    return values
-
-
-def _order(row: tuple[Any, ...]) -> Order:
-    values: dict[str, Any] = dict(zip(("sequence", *_ORDER_COLUMNS), row, strict=True))
-    for name, value in values.items():
-        if value is None:
-            continue
-        if name in _MOMENTS:
-            values[name] = datetime.fromisoformat(value).astimezone(UTC)
-        elif name in _AMOUNTS:
-            values[name] = Decimal(value)
-    values["eligible_session"] = date.fromisoformat(values["eligible_session"])
-    return Order(**values)

@@ -123,15 +123,20 @@ class MarketView:
 
     def last_price(self, symbol: str, now: datetime) -> LastPrice | None:
         """The last price made before or at `now`; None before the first one."""
+        turn = self._turn(now)
+        if symbol not in self._prices:
+            self._prices[symbol] = self._last_price(symbol, *turn)
+        return self._prices[symbol]
+
+    def _turn(self, now: datetime) -> tuple[date, bool, bool]:
+        """Day, whether its session has opened, whether it has closed; forgets prices of another turn."""
         day = new_york_day(now)
         opened = XNYS.is_session(day) and now >= session_open(day)
-        moment = (day, opened, opened and now >= session_close(day))
-        if moment != self._priced_at:
-            self._priced_at = moment
+        turn = (day, opened, opened and now >= session_close(day))
+        if turn != self._priced_at:
+            self._priced_at = turn
             self._prices.clear()
-        if symbol not in self._prices:
-            self._prices[symbol] = self._last_price(symbol, *moment)
-        return self._prices[symbol]
+        return turn
 
     def _last_price(self, symbol: str, day: date, opened: bool, closed: bool) -> LastPrice | None:
         bar = self._traded.bar(symbol, day) if opened else None
@@ -169,8 +174,15 @@ class MarketView:
 
     def last_prices(self, symbols: Iterable[str], now: datetime) -> Mapping[str, Decimal]:
         """Last prices of those symbols that have one, USD."""
-        found = {symbol: self.last_price(symbol, now) for symbol in symbols}
-        return {symbol: last.price for symbol, last in found.items() if last is not None}
+        turn, known = self._turn(now), self._prices
+        found: dict[str, Decimal] = {}
+        for symbol in symbols:
+            if symbol not in known:
+                known[symbol] = self._last_price(symbol, *turn)
+            last = known[symbol]
+            if last is not None:
+                found[symbol] = last.price
+        return found
 
     def session_at_or_after(self, moment: datetime, *, by_close: bool = False) -> date:
         """The first session whose open (or close) is later than `moment`."""

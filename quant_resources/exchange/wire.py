@@ -76,6 +76,18 @@ def moment(text: str, name: str) -> datetime | date:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def edge(text: str, name: str) -> datetime:
+    """A parameter that bounds a list by time; a plain date means its midnight UTC.
+
+    Raises:
+        RefusalError: It is no moment.
+    """
+    value = moment(text, name)
+    if isinstance(value, datetime):
+        return value
+    return datetime(value.year, value.month, value.day, tzinfo=UTC)
+
+
 def whole_number(request: Request, name: str, default: int, highest: int) -> int:
     """A parameter from 1 to `highest`.
 

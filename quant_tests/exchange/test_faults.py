@@ -238,6 +238,9 @@ def test_latency_delays_a_right_answer(traded: Served) -> None:
     [
         {"kind": "reset"},
         {"kind": "hang", "seconds": 0.2},
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 502},
+        {"kind": "status", "status": 503},
         {"kind": "status", "status": 504},
         {"kind": "status", "status": 429, "retry_after": 3, "code": 42910000},
         {"kind": "html"},
@@ -342,44 +345,7 @@ def test_changed_fields_symbols_and_rows(traded: Served) -> None:
     assert "message" in get(traded, BARS).json()
 
 
-# Orders
-
-
-def test_an_order_delivered_twice_is_one_order(traded: Served) -> None:
-    traded.control.inject(one({"kind": "duplicate_delivery"}, path=ORDERS, method="POST"))
-    assert post_order(traded, "a").json()["client_order_id"] == "a"
-    submits = [entry["outcome"] for entry in traded.control.audit() if entry["event"] == "submit"]
-    assert submits == ["accepted", "refused"]
-    assert accepted(traded) == ["a"]
-
-
-def test_a_stale_read_does_not_yet_see_the_newest_orders(traded: Served) -> None:
-    ids = {name: post_order(traded, name).json()["id"] for name in ("a", "b", "c")}
-    traded.at("2024-03-08 10:00")
-    traded.control.inject(one({"kind": "stale_read", "newest": 2}, method="GET"))
-    look_up = f"{ORDERS}:by_client_order_id"
-    assert get(traded, look_up, client_order_id="a").json()["id"] == ids["a"]
-    for answer in (get(traded, look_up, client_order_id="c"), get(traded, f"{ORDERS}/{ids['b']}")):
-        assert (answer.status_code, answer.json()["code"]) == (404, 40410000)
-    assert [o["client_order_id"] for o in get(traded, ORDERS, status="all").json()] == ["a"]
-    fills = get(traded, "/v2/account/activities/FILL").json()
-    assert [fill["order_id"] for fill in fills] == [ids["a"]]
-    traded.control.clear_faults()
-    assert len(get(traded, "/v2/account/activities/FILL").json()) == 3
-
-
-def test_updates_out_of_order_and_twice(traded: Served) -> None:
-    for name in ("a", "b", "c"):
-        post_order(traded, name)
-    traded.at("2024-03-08 10:00")
-    path = "/v2/account/activities/FILL"
-    fills = get(traded, path).json()
-    traded.control.inject(one({"kind": "reorder"}, path=path))
-    assert get(traded, path).json() == fills[::-1]
-    traded.control.inject(one({"kind": "duplicate_rows"}, path=path))
-    assert get(traded, path).json() == [fill for fill in fills for _ in range(2)]
-    traded.control.inject(one({"kind": "set_field", "field": "client_order_id", "value": "x"}))
-    assert {order["client_order_id"] for order in get(traded, ORDERS, status="all").json()} == {"x"}
+# The clock
 
 
 def test_the_clock_jumps_and_what_lies_between_happens(week: Served) -> None:

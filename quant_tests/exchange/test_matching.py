@@ -30,18 +30,24 @@ def bars(draw: st.DrawFn) -> TradedBar:
 @st.composite
 def orders(draw: st.DrawFn) -> Order:
     by_amount = draw(st.booleans())
-    limit = None if by_amount else draw(st.one_of(st.none(), cents))
+    limit = draw(st.one_of(st.none(), cents))
+    stop = None if by_amount else draw(st.one_of(st.none(), cents))
+    kinds = {(False, False): "market", (True, False): "limit", (False, True): "stop"}
+    lives = ["day", "gtc"] if stop is not None else ["day", "gtc", "opg", "cls", "ioc", "fok"]
     return Order(
         sequence=1,
         order_id="o",
         client_order_id="c",
         symbol="ABC",
         side=draw(st.sampled_from(["buy", "sell"])),
-        order_type="market" if limit is None else "limit",
-        time_in_force=draw(st.sampled_from(["day", "gtc", "opg", "cls", "ioc", "fok"])),
+        order_type=kinds.get((limit is not None, stop is not None), "stop_limit"),
+        time_in_force=draw(st.sampled_from(lives)),
         quantity=None if by_amount else draw(shares),
         notional=draw(cents) if by_amount else None,
         limit_price=limit,
+        stop_price=stop,
+        close_only=draw(st.sampled_from([None, _SESSION])),
+        triggered_at=draw(st.sampled_from([None, _NOW])),
         position_intent="",
         status="accepted",
         eligible_session=_SESSION,
@@ -61,6 +67,8 @@ def test_no_execution_breaks_the_volume_share_the_limit_or_the_costs(
         "session": matching.during(order, bar, budget),
         "close": matching.at_close(order, bar, budget, costs),
     }
+    if matching.triggered_during(order, bar):
+        found["stop"] = matching.at_stop(order, bar, budget, costs)
     for place, execution in found.items():
         if execution is None:
             continue
@@ -72,14 +80,33 @@ def test_no_execution_breaks_the_volume_share_the_limit_or_the_costs(
             assert execution.quantity * execution.price <= order.notional
         if order.time_in_force == "fok":
             assert execution.quantity == order.remaining(execution.price)
-        assert (order.time_in_force == "cls") == (place == "close")
+        waits = order.time_in_force == "cls" or order.close_only is not None
+        assert waits == (place == "close")
+        assert order.waits_for_stop == (place == "stop")
         if order.limit_price is not None:
             assert (execution.price - order.limit_price) * order.sign <= 0
         elif place != "session":
-            reference = bar.open if place == "open" else bar.close
+            reference = {"open": bar.open, "close": bar.close}.get(place, order.stop_price)
+            assert reference is not None
             assert (execution.price - reference) * order.sign >= 0 or reference < Decimal("0.001")
         if place == "session":
             assert bar.low <= execution.price <= bar.high
+
+
+@given(orders(), bars())
+def test_a_stop_is_triggered_in_one_place_and_only_where_the_price_was(
+    order: Order, bar: TradedBar
+) -> None:
+    at_open = matching.triggered_at_open(order, bar)
+    during = matching.triggered_during(order, bar)
+    at_close = matching.triggered_at_close(order, bar)
+    if order.stop_price is None or order.triggered_at is not None:
+        assert (at_open, during, at_close) == (False, False, False)
+        return
+    assert not (at_close and during)
+    assert during or not at_open
+    if during:
+        assert (bar.high if order.side == "buy" else -bar.low) >= order.stop_price * order.sign
 
 
 @given(st.lists(st.tuples(st.integers(-500, 500).filter(bool), cents), min_size=1, max_size=30))

@@ -12,7 +12,6 @@ from alpaca.common.exceptions import APIError
 from alpaca.trading.enums import OrderSide, TimeInForce
 from alpaca.trading.requests import (
     GetCalendarRequest,
-    GetOrdersRequest,
     LimitOrderRequest,
     MarketOrderRequest,
 )
@@ -52,19 +51,6 @@ def test_a_market_order_fills_at_the_next_open(week: Served) -> None:
     assert week.trading.get_account().last_equity == "1000010"
 
 
-def test_an_order_sent_during_a_session_waits_for_the_next_open(week: Served) -> None:
-    week.at("2024-03-05 12:00")
-    week.submit("ABC", "buy", 10, client_order_id="a")
-    week.submit("ABC", "buy", 5, client_order_id="touched", type="limit", limit_price=101.5)
-    week.submit("XYZ", "buy", 10, client_order_id="close", time_in_force="cls")
-    week.at("2024-03-05 16:00")
-    assert week.order("a")["status"] == "accepted"
-    assert week.order("touched")["status"] == "accepted"
-    assert week.order("close")["filled_avg_price"] == "50.5"
-    week.at("2024-03-06 09:30")
-    assert week.order("a")["filled_avg_price"] == "104"
-
-
 def test_the_same_client_order_id_is_refused_for_ever(week: Served) -> None:
     week.submit("ABC", "buy", 10, client_order_id="once")
     expected = (422, 40010001, "client_order_id must be unique")
@@ -91,7 +77,7 @@ def test_without_a_client_order_id_one_is_given(week: Served) -> None:
         (("NONE", "buy", 1), {}, (422, 42210000), 'asset "NONE" not found'),
         (("ABC", "hold", 1), {}, (422, 40010001), "invalid side"),
         (("ABC", "buy"), {}, (422, 40010001), "qty or notional is required"),
-        (("ABC", "buy", 1), {"notional": 100}, (422, 40010001), "not both"),
+        (("ABC", "buy", 1), {"notional": 100}, (422, 40010001), "only one of qty or notional"),
         (("ABC", "buy", 0), {}, (422, 40010001), "qty must be > 0"),
         (("ABC", "buy", "NaN"), {}, (422, 40010001), "qty must be > 0"),
         (("ABC", "buy", "many"), {}, (422, 40010001), "qty must be a number"),
@@ -99,7 +85,9 @@ def test_without_a_client_order_id_one_is_given(week: Served) -> None:
         (("ABC", "buy", 1), {"type": "limit"}, (422, 40010001), "require a limit price"),
         (("ABC", "buy", 1), {"limit_price": 5}, (422, 40010001), "must not have a limit"),
         (("ABC", "buy", 1), {"type": "limit", "limit_price": 5.001}, (422, 42210000), "sub-penny"),
-        (("ABC", "buy", 1), {"type": "stop", "stop_price": 5}, (422, 40010001), "invalid type"),
+        (("ABC", "buy", 1), {"type": "trailing_stop"}, (422, 40010001), "invalid type"),
+        (("ABC", "buy", "1e15"), {}, (422, 40010001), "qty must be <"),
+        (("ABC; DROP TABLE orders", "buy", 1), {}, (422, 42210000), "not found"),
         (("ABC", "buy", "1.5"), {"time_in_force": "gtc"}, (422, 42210000), "must be DAY"),
         (("ABC", "buy", 1), {"client_order_id": "x" * 129}, (422, 40010001), "128 characters"),
         (("ABC", "sell", "1.5"), {}, (422, 42210000), "fractional orders cannot be sold short"),
@@ -152,7 +140,19 @@ def test_orders_of_one_account_do_not_meet_each_other(week: Served) -> None:
     week.submit("ABC", "buy", 10, type="limit", limit_price=100)
     assert "wash trade" in refusal(week, "ABC", "sell", 10)[2]
     assert "wash trade" in refusal(week, "ABC", "sell", 10, type="limit", limit_price=100)[2]
-    week.submit("ABC", "sell", 10, type="limit", limit_price=100.01)
+    beyond = {"type": "limit", "limit_price": 100.01}
+    both_ways = "cannot open a short sell while a long buy order is open"
+    assert both_ways in refusal(week, "ABC", "sell", 10, **beyond)[2]
+    week.submit("XYZ", "sell", 10, type="limit", limit_price=60)
+    both_ways = "cannot open a long buy while a short sell order is open"
+    assert both_ways in refusal(week, "XYZ", "buy", 10, type="limit", limit_price=40)[2]
+    legs = {"take_profit": {"limit_price": 70}, "stop_loss": {"stop_price": 40}}
+    assert both_ways in refusal(week, "XYZ", "buy", 10, order_class="bracket", **legs)[2]
+    week.trading.cancel_orders()
+    week.submit("ABC", "buy", 10)
+    week.at("2024-03-05 09:30")
+    week.submit("ABC", "buy", 10, type="limit", limit_price=100)
+    week.submit("ABC", "sell", 10, **beyond)
 
 
 def test_volume_share_fills_in_part_and_the_rest_of_a_day_order_expires(week: Served) -> None:
@@ -217,34 +217,6 @@ def test_limit_orders_fill_when_the_bar_touches_them(
     assert order["status"] == ("filled" if price else "expired")
 
 
-def test_orders_for_the_open_the_close_and_at_once(week: Served) -> None:
-    def limit(client_id: str, side: str, qty: int, price: float, life: str) -> None:
-        week.submit(
-            "XYZ",
-            side,
-            qty,
-            client_order_id=client_id,
-            type="limit",
-            limit_price=price,
-            time_in_force=life,
-        )
-
-    week.submit("XYZ", "buy", 10, client_order_id="opg", time_in_force="opg")
-    limit("opg-missed", "buy", 10, 50.4, "opg")
-    limit("cls-missed", "buy", 10, 50.49, "cls")
-    limit("ioc", "buy", 11_000, 60, "ioc")
-    limit("fok", "buy", 11_000, 60, "fok")
-    week.submit("ABC", "buy", 10, client_order_id="cls", time_in_force="cls")
-    week.at("2024-03-05 09:30")
-    assert week.order("opg")["filled_avg_price"] == "50.5"
-    assert week.order("opg-missed")["status"] == "expired"
-    assert (week.order("ioc")["status"], week.order("ioc")["filled_qty"]) == ("canceled", "9990")
-    assert (week.order("fok")["status"], week.order("fok")["filled_qty"]) == ("canceled", "0")
-    week.at("2024-03-05 16:00")
-    assert week.order("cls")["filled_avg_price"] == "103"
-    assert week.order("cls-missed")["status"] == "expired"
-
-
 def test_fractions_and_notional_amounts(week: Served) -> None:
     week.submit("ABC", "buy", "0.123456789", client_order_id="part")
     week.submit("XYZ", "buy", client_order_id="amount", notional="1000")
@@ -254,6 +226,52 @@ def test_fractions_and_notional_amounts(week: Served) -> None:
     assert (amount["status"], amount["qty"], amount["notional"]) == ("filled", None, "1000")
     assert Decimal(amount["filled_qty"]) * Decimal("50.5") <= 1000
     assert Decimal(amount["filled_qty"]) * Decimal("50.5") > Decimal("999.9999")
+
+
+def test_an_amount_with_a_limit_buys_at_the_limit_or_better(week: Served) -> None:
+    terms = {"notional": "1000", "type": "limit"}
+    week.submit("ABC", "buy", client_order_id="open", limit_price=103, **terms)
+    week.submit("ABC", "buy", client_order_id="low", limit_price=101, **terms)
+    week.submit("ABC", "buy", client_order_id="missed", limit_price=100, **terms)
+    assert Decimal(week.get("/v2/account")["buying_power"]) == 2_000_000 - 3_000
+    week.at("2024-03-05 16:00")
+    for name, price in (("open", 102), ("low", 101)):
+        order = week.order(name)
+        assert (order["status"], Decimal(order["filled_avg_price"])) == ("filled", price)
+        assert 0 <= 1000 - Decimal(order["filled_qty"]) * price < Decimal("0.0001")
+    assert week.order("missed")["status"] == "expired"
+    held = Decimal(week.get("/v2/positions/ABC")["qty"])
+    week.at("2024-03-06 09:00")
+    with pytest.raises(APIError, match="insufficient qty available"):
+        week.submit("ABC", "sell", notional="3000")
+    week.submit("ABC", "sell", notional="515", client_order_id="sold")
+    week.at("2024-03-06 09:30")
+    sold = Decimal(week.order("sold")["filled_qty"])
+    assert sold * 104 == pytest.approx(515, abs=1e-4)
+    assert Decimal(week.get("/v2/positions/ABC")["qty"]) == held - sold
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        ({"notional": "0.99"}, 40310000, "cost basis must be >= minimal amount of order 1"),
+        ({"notional": "10.001"}, 40010001, "decimal places"),
+        ({"notional": "10", "time_in_force": "gtc"}, 42210000, "fractional orders must be DAY"),
+        ({"notional": "10", "side": "sell"}, 42210000, "cannot be sold short"),
+        (
+            {"notional": "10", "type": "stop", "stop_price": 110},
+            42210000,
+            "notional orders must be market or limit orders",
+        ),
+    ],
+)
+def test_what_is_refused_of_amounts(
+    unchanged_week: Served, more: dict[str, Any], code: int, words: str
+) -> None:
+    side = more.get("side", "buy")
+    rest = {name: value for name, value in more.items() if name != "side"}
+    found = refusal(unchanged_week, "ABC", side, **rest)
+    assert (found[1], words in found[2]) == (code, True)
 
 
 def test_costs_move_the_price_against_the_taker(history: Callable[..., Served]) -> None:
@@ -286,25 +304,6 @@ def test_cancelling(week: Served) -> None:
     assert caught.value.status_code == 404
     with pytest.raises(APIError, match="position does not exist"):
         week.trading.get_open_position("ABC")
-
-
-def test_lists_of_orders(week: Served) -> None:
-    for number in range(6):
-        week.submit("ABC" if number % 2 else "XYZ", "buy", 1, client_order_id=f"n{number}")
-    week.trading.cancel_order_by_id(week.order("n5")["id"])
-
-    def ids(**filters: Any) -> list[str]:
-        found = week.trading.get_orders(GetOrdersRequest(**filters))
-        return [order.client_order_id for order in found]
-
-    assert ids() == ["n4", "n3", "n2", "n1", "n0"]
-    assert ids(status="all", direction="asc") == ["n0", "n1", "n2", "n3", "n4", "n5"]
-    assert ids(status="closed") == ["n5"]
-    assert ids(symbols=["ABC"]) == ["n3", "n1"]
-    assert ids(limit=2, direction="asc") == ["n0", "n1"]
-    second = week.trading.get_order_by_client_id("n1").submitted_at
-    assert ids(after=second, direction="asc") == ["n2", "n3", "n4"]
-    assert ids(until=second) == ["n0"]
 
 
 def test_the_accounts_own_switch_stops_new_orders(week: Served) -> None:
