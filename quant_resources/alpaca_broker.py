@@ -1,66 +1,49 @@
 """The `Broker` over Alpaca's trading and data API, through alpaca-py's own clients.
 
-Belongs here: addresses, pages, timeouts and repetition of requests. Does not belong here: what a
-message means (`alpaca_messages.py`) and any decision about orders.
-
-What alpaca-py would do by itself and must not (version 0.44.0):
-
-1. It has no timeout: an adapter on the session sets one for every request.
-2. It repeats 429 and 504 three times, POST included: `_retry` is set to 0 and repetition is ours.
-3. An empty `url_override` goes to Alpaca's own servers: an empty address is refused.
-4. It sends floats: numbers leave as decimal strings, rounded to what Alpaca takes.
-5. It does not page orders, and activities have no wrapper: both are paged here.
+Belongs here: which request answers which question of the order path. Does not belong here: how a request is
+made (`alpaca_connection.py`), order lists (`alpaca_orders.py`), what a message means
+(`alpaca_messages.py`) and any decision about orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import InvalidOperation
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import requests
-from alpaca.common.exceptions import APIError
-from alpaca.common.rest import RESTClient
-from alpaca.data.historical.corporate_actions import CorporateActionsClient
-from alpaca.data.historical.stock import StockHistoricalDataClient
-from alpaca.trading.client import TradingClient
-from tenacity import (
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_chain,
-    wait_fixed,
-)
-
 from quant_resources import alpaca_messages as messages
-from quant_resources.alpaca_transport import BACKOFF_SECONDS, PacedAdapter, take_control
+from quant_resources import alpaca_orders
+from quant_resources.alpaca_bars import PROCESS_LAG, PROCESS_LEAD
+from quant_resources.alpaca_connection import NOT_ACCEPTED, AlpacaConnection, path_part
+from quant_resources.alpaca_transport import BACKOFF_SECONDS
 from quant_resources.broker import (
     Account,
     AccountActivity,
     AmbiguousError,
     Asset,
+    BrokenRulesError,
     BrokerClock,
     BrokerOrder,
     BrokerPosition,
+    Dividend,
     Execution,
     LatestPrice,
     OrderRequest,
-    RateLimitedError,
+    Quote,
     RejectedError,
     Split,
     TradingHours,
 )
 from quant_resources.calendar import NEW_YORK
-from quant_resources.errors import BrokerError, ConfigurationError
+from quant_resources.errors import BrokerError
 from quant_resources.launch import is_local
-from quant_resources.request_pace import shared_pace
+from quant_resources.order_rules import LONGEST_ID, breaches, is_symbol
 
 LIVE_HOST: Final = "api.alpaca.markets"
-_PAGE: Final = 500
 _ACTIVITY_PAGE: Final = 100
+_CONFIGURATIONS: Final = "/account/configurations"
 _SYMBOLS_PER_REQUEST: Final = 200
 _T = TypeVar("_T")
 
@@ -77,6 +60,7 @@ class AlpacaBroker:
         backoff: Waits before each repetition of what may be repeated.
         requests_per_minute: Pace; None for no limit (the local exchange).
         pace_folder: Where processes share the pace; None for this process alone.
+        feed: The feed of prices and quotes: "iex" or "sip".
 
     Raises:
         ConfigurationError: An address or a key is empty, or alpaca-py has changed underneath.
@@ -95,31 +79,20 @@ class AlpacaBroker:
         pace_folder: Path | None = None,
         feed: str = "iex",
     ) -> None:
-        for name, url in (("trading", trading_url), ("data", data_url)):
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-                raise ConfigurationError(
-                    f"The {name} address {url!r} is no http address; set QUANT_{name.upper()}_URL "
-                    "(an empty one would silently mean Alpaca's own servers)."
-                )
-        if not api_key or not secret_key:
-            raise ConfigurationError("Set ALPACA_API_KEY and ALPACA_SECRET_KEY.")
-        self.trading_url = trading_url.rstrip("/")
-        self.data_url = data_url.rstrip("/")
-        keys = {"api_key": api_key, "secret_key": secret_key, "raw_data": True}
-        self._trading = TradingClient(url_override=self.trading_url, **keys)
-        self._data = StockHistoricalDataClient(url_override=self.data_url, **keys)
-        self._actions = CorporateActionsClient(url_override=self.data_url, **keys)
-        self._backoff = tuple(backoff)
-        self._feed = feed
-        # Bars and orders share one pace: Alpaca counts requests by account.
-        pace = (
-            None
-            if requests_per_minute is None
-            else shared_pace(api_key, requests_per_minute, pace_folder)
+        self._connection = AlpacaConnection(
+            trading_url,
+            data_url,
+            api_key,
+            secret_key,
+            timeout=timeout,
+            backoff=backoff,
+            requests_per_minute=requests_per_minute,
+            pace_folder=pace_folder,
         )
-        adapter = PacedAdapter(timeout, pace)
-        for client in (self._trading, self._data, self._actions):
-            take_control(client, adapter)
+        self._trading = self._connection.trading
+        self.trading_url = self._connection.trading_url
+        self.data_url = self._connection.data_url
+        self._feed = feed
 
     def __repr__(self) -> str:
         return f"AlpacaBroker({self.trading_url})"
@@ -136,68 +109,60 @@ class AlpacaBroker:
 
     def close(self) -> None:
         """Close the connections."""
-        for client in (self._trading, self._data, self._actions):
-            client._session.close()
+        self._connection.close()
 
     # What is read -------------------------------------------------------------------------------
 
     def clock(self) -> BrokerClock:
         """The broker's time; the local exchange's is virtual."""
-        raw = self._read("clock", "/clock")
-        return _parsed(
-            "clock",
-            lambda: BrokerClock(
-                now=messages.parse_time(raw["timestamp"]),
-                is_open=bool(raw["is_open"]),
-                next_open=messages.parse_time(raw["next_open"]),
-                next_close=messages.parse_time(raw["next_close"]),
-            ),
-        )
+        return self._connection.read("clock", "/clock", None, messages.clock)
 
     def calendar(self, first: date, last: date) -> list[TradingHours]:
         """Sessions between both days, inclusive."""
-        raw = self._read(
-            "calendar", "/calendar", {"start": first.isoformat(), "end": last.isoformat()}
-        )
-        return _parsed("calendar", lambda: [messages.trading_hours(row) for row in raw])
+        days = {"start": first.isoformat(), "end": last.isoformat()}
+        return self._connection.read("calendar", "/calendar", days, _each(messages.trading_hours))
 
     def account(self) -> Account:
         """The account's money."""
-        raw = self._read("account", "/account")
-        return _parsed("account", lambda: messages.account(raw))
+        return self._connection.read("account", "/account", None, messages.account)
 
     def positions(self) -> list[BrokerPosition]:
         """All holdings."""
-        raw = self._read("positions", "/positions")
-        return _parsed("positions", lambda: [messages.position(row) for row in raw])
+        return self._connection.read("positions", "/positions", None, _each(messages.position))
 
     def open_orders(self) -> list[BrokerOrder]:
-        """All orders that may still fill."""
-        return list(self._orders({"status": "open"}, None))
+        """All orders that may still fill, legs after their entry."""
+        return alpaca_orders.open_orders(self._connection)
 
     def orders_since(self, after: datetime) -> list[BrokerOrder]:
-        """All orders submitted after a time, whatever became of them."""
-        return list(self._orders({"status": "all"}, after))
+        """All orders submitted after a time, whatever became of them, legs after their entry."""
+        return alpaca_orders.orders_since(self._connection, after)
 
     def order_by_client_id(self, client_order_id: str) -> BrokerOrder | None:
         """The order under a client id, or None when Alpaca says that it knows none.
 
         Raises:
             AmbiguousError: No usable answer, so that nothing is known.
+            BrokerError: It cannot be a client id.
         """
+        if not 1 <= len(client_order_id) <= LONGEST_ID:
+            raise BrokerError(
+                f"A client order id has 1 to {LONGEST_ID} characters, this one "
+                f"{len(client_order_id)}; nothing was asked."
+            )
         try:
-            raw = self._repeat(
+            order = self._connection.send(
                 lambda: self._trading.get(
                     "/orders:by_client_order_id", {"client_order_id": client_order_id}
                 ),
                 f"look up order {client_order_id}",
+                messages.order,
             )
         except RejectedError as error:
             # Alpaca's own "not found" carries a code; a gateway's 404 says nothing about the order.
             if error.status_code == 404 and "code" in error.raw:
                 return None
             raise AmbiguousError(str(error)) from error
-        order = _parsed("order", lambda: messages.order(raw))
         if order.client_order_id != client_order_id:
             raise AmbiguousError(
                 f"Asked for order {client_order_id}, the broker answered with "
@@ -206,28 +171,27 @@ class AlpacaBroker:
         return order
 
     def executions(self, since: date) -> list[Execution]:
-        """All fills on or after a day."""
-        rows = self._activities("/account/activities/FILL", since)
-        return _parsed("fills", lambda: [messages.execution(row) for row in rows])
+        """All fills, busts and corrections on or after a day."""
+        return self._activities("fills", "/account/activities/FILL", since, messages.execution)
 
     def activities(self, since: date) -> list[AccountActivity]:
         """All activities other than fills on or after a day."""
-        rows = self._activities("/account/activities", since)
-        return _parsed(
-            "activities",
-            lambda: [messages.activity(row) for row in rows if row["activity_type"] != "FILL"],
-        )
+        every = self._activities("activities", "/account/activities", since, messages.activity)
+        return [found for found in every if found is not None]
 
     def assets(self) -> dict[str, Asset]:
         """Every US equity that Alpaca lists as active."""
-        rows = self._read("assets", "/assets", {"status": "active", "asset_class": "us_equity"})
-        return _parsed("assets", lambda: {row["symbol"]: messages.asset(row) for row in rows})
+        query = {"status": "active", "asset_class": "us_equity"}
+        listed = self._connection.read("assets", "/assets", query, _each(messages.asset))
+        return {asset.symbol: asset for asset in listed}
 
     def listings(self) -> list[Asset]:
         """Every US equity that Alpaca lists on an exchange, active or not, by symbol."""
-        rows = self._read("assets", "/assets", {"asset_class": "us_equity"})
-        listed = _parsed(
-            "assets", lambda: [messages.asset(row) for row in rows if row.get("exchange") != "OTC"]
+        listed = self._connection.read(
+            "assets",
+            "/assets",
+            {"asset_class": "us_equity"},
+            lambda rows: [messages.asset(row) for row in rows if row.get("exchange") != "OTC"],
         )
         # An old owner of a ticker stays on the list as inactive: the active entry counts.
         by_symbol = {asset.symbol: asset for asset in sorted(listed, key=lambda it: it.active)}
@@ -235,33 +199,20 @@ class AlpacaBroker:
 
     def latest_prices(self, symbols: Collection[str]) -> dict[str, LatestPrice]:
         """The last trade of each symbol that has one."""
-        prices: dict[str, LatestPrice] = {}
-        ordered = sorted(symbols)
-        for start in range(0, len(ordered), _SYMBOLS_PER_REQUEST):
-            chunk = ordered[start : start + _SYMBOLS_PER_REQUEST]
-            raw = self._repeat(
-                lambda chunk=chunk: self._data.get(
-                    "/stocks/trades/latest", {"symbols": ",".join(chunk), "feed": self._feed}
-                ),
-                "read the latest trades",
-            )
-            prices |= _parsed(
-                "latest trades",
-                lambda raw=raw: {
-                    symbol: LatestPrice(
-                        symbol, messages.parse_decimal(trade["p"]), messages.parse_time(trade["t"])
-                    )
-                    for symbol, trade in raw["trades"].items()
-                    if trade is not None
-                },
-            )
-        return prices
+        return self._latest("trades", symbols, messages.latest_price)
+
+    def latest_quotes(self, symbols: Collection[str]) -> dict[str, Quote]:
+        """The best bid and offer of each symbol that has a quote."""
+        return self._latest("quotes", symbols, messages.quote)
 
     def closes_before(self, symbols: Collection[str], day: date) -> dict[str, LatestPrice]:
         """The raw daily close of each symbol's last session before a day (ten days back at most)."""
-        closes: dict[str, LatestPrice] = {}
+        found: dict[str, LatestPrice] = {}
+        asked = _tickers(symbols)
+        if not asked:
+            return found
         query = {
-            "symbols": ",".join(sorted(symbols)),
+            "symbols": ",".join(asked),
             "timeframe": "1Day",
             "start": (day - timedelta(days=10)).isoformat(),
             "end": (day - timedelta(days=1)).isoformat(),
@@ -269,13 +220,13 @@ class AlpacaBroker:
             "feed": self._feed,
             "limit": 10_000,
         }
-        for raw in self._data_pages(self._data, "/stocks/bars", query, "read the last closes"):
-            for symbol, bars in raw["bars"].items():
-                for bar in bars:
-                    at = messages.parse_time(bar["t"])
-                    if symbol not in closes or at > closes[symbol].at:
-                        closes[symbol] = LatestPrice(symbol, messages.parse_decimal(bar["c"]), at)
-        return closes
+        for closes in self._connection.data_pages(
+            self._connection.data, "last closes", "/stocks/bars", query, messages.closes
+        ):
+            for close in closes:
+                if close.symbol not in found or close.at > found[close.symbol].at:
+                    found[close.symbol] = close
+        return found
 
     def splits(self, first: date, last: date) -> list[Split]:
         """Splits and stock dividends with an ex-date between both days, inclusive."""
@@ -285,10 +236,32 @@ class AlpacaBroker:
             "end": last.isoformat(),
             "limit": 1000,
         }
-        found: list[Split] = []
-        for raw in self._data_pages(self._actions, "/corporate-actions", query, "read the splits"):
-            found += _parsed("splits", lambda raw=raw: list(messages.splits(raw)))
-        return [split for split in found if first <= split.ex_date <= last]
+        pages = self._connection.data_pages(
+            self._connection.actions, "splits", "/corporate-actions", query, messages.splits
+        )
+        return [split for page in pages for split in page if first <= split.ex_date <= last]
+
+    def dividends(self, symbols: Collection[str], first: date, last: date) -> list[Dividend]:
+        """Cash dividends of some symbols with an ex-date between both days, inclusive."""
+        found: list[Dividend] = []
+        ordered = _tickers(symbols)
+        for start in range(0, len(ordered), _SYMBOLS_PER_REQUEST):
+            query = {
+                "symbols": ",".join(ordered[start : start + _SYMBOLS_PER_REQUEST]),
+                "types": "cash_dividend",
+                "start": (first - PROCESS_LEAD).isoformat(),
+                "end": (last + PROCESS_LAG).isoformat(),
+                "limit": 1000,
+            }
+            for page in self._connection.data_pages(
+                self._connection.actions,
+                "dividends",
+                "/corporate-actions",
+                query,
+                messages.dividends,
+            ):
+                found += [dividend for dividend in page if first <= dividend.ex_date <= last]
+        return found
 
     # What is done -------------------------------------------------------------------------------
 
@@ -296,18 +269,26 @@ class AlpacaBroker:
         """Send one order under its client id; only 429, which proves non-acceptance, is repeated.
 
         Raises:
+            BrokenRulesError: It breaks a rule of the broker and was not sent.
             RateLimitedError: Still limited after the last repetition.
             RejectedError: Refused for cause.
             DuplicateIdError: The id is known: the order exists.
             AmbiguousError: Everything that proves nothing (time-out, reset, 5xx, nonsense).
         """
+        broken = breaches(request)
+        if broken:
+            raise BrokenRulesError(
+                f"Order {request.client_order_id:.128} ({request.symbol:.40}) was not sent: "
+                f"{'; '.join(broken)}.",
+                broken,
+            )
         fields = messages.order_fields(request)
-        raw = self._repeat(
+        order = self._connection.send(
             lambda: self._trading.post("/orders", fields),
             f"send order {request.client_order_id}",
-            repeat_on=(RateLimitedError,),
+            messages.order,
+            repeat_on=NOT_ACCEPTED,
         )
-        order = _parsed("order", lambda: messages.order(raw))
         if order.client_order_id != request.client_order_id:
             raise AmbiguousError(
                 f"Sent order {request.client_order_id}, the broker answered about "
@@ -317,75 +298,62 @@ class AlpacaBroker:
 
     def cancel(self, broker_order_id: str) -> None:
         """Ask for a cancellation; an order that has ended (422) or is unknown is left as it is."""
+        path = f"/orders/{path_part(broker_order_id)}"
         try:
-            self._repeat(
-                lambda: self._trading.delete(f"/orders/{broker_order_id}"),
-                f"cancel order {broker_order_id}",
+            self._connection.send(
+                lambda: self._trading.delete(path),
+                f"cancel order {broker_order_id:.128}",
+                lambda _: None,
             )
         except RejectedError as error:
             if error.status_code not in (404, 422):
                 raise
 
+    def suspend_trading(self, *, suspended: bool) -> None:
+        """Set or release the account's switch `suspend_trade`, and see that it is as asked.
+
+        Raises:
+            BrokerError: The broker did not do it, or did not say so.
+        """
+        what = f"{'suspend' if suspended else 'allow'} trading at the broker"
+        is_now = self._connection.send(
+            lambda: self._trading.patch(_CONFIGURATIONS, {"suspend_trade": suspended}),
+            what,
+            messages.is_suspended,
+        )
+        if is_now != suspended:
+            raise AmbiguousError(f"Could not {what}: the switch is not as it was set.")
+
+    def is_suspended(self) -> bool:
+        """Whether the account's switch `suspend_trade` is set."""
+        return self._connection.read(
+            "account's switches", _CONFIGURATIONS, None, messages.is_suspended
+        )
+
     # How ----------------------------------------------------------------------------------------
 
-    def _read(self, what: str, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        return self._repeat(lambda: self._trading.get(path, dict(query or {})), f"read the {what}")
+    def _latest(
+        self, kind: str, symbols: Collection[str], of_symbol: Callable[[str, Any], _T]
+    ) -> dict[str, _T]:
+        """The last trades or quotes by symbol, some hundred symbols at a time."""
+        found: dict[str, _T] = {}
+        ordered = _tickers(symbols)
+        for start in range(0, len(ordered), _SYMBOLS_PER_REQUEST):
+            chunk = ordered[start : start + _SYMBOLS_PER_REQUEST]
+            found |= self._connection.read_data(
+                f"latest {kind}",
+                f"/stocks/{kind}/latest",
+                {"symbols": ",".join(chunk), "feed": self._feed},
+                lambda raw: {
+                    symbol: of_symbol(symbol, row)
+                    for symbol, row in raw[kind].items()
+                    if row is not None
+                },
+            )
+        return found
 
-    def _repeat(
-        self,
-        call: Callable[[], Any],
-        what: str,
-        repeat_on: tuple[type[BrokerError], ...] = (RateLimitedError, AmbiguousError),
-    ) -> Any:
-        """Make a request, repeating what may be repeated after the waits of the back-off."""
-        for attempt in Retrying(
-            retry=retry_if_exception_type(repeat_on),
-            stop=stop_after_attempt(len(self._backoff) + 1),
-            wait=wait_chain(*map(wait_fixed, self._backoff)),
-            reraise=True,
-        ):
-            with attempt:
-                return _answer(call, what)
-        raise AssertionError("tenacity ends with an answer or an error")
-
-    def _orders(self, query: Mapping[str, Any], after: datetime | None) -> Iterator[BrokerOrder]:
-        """Page forward in time; orders of one instant may be split over pages, so pages overlap."""
-        seen: set[str] = set()
-        start = after
-        while True:
-            page = dict(query) | {"limit": _PAGE, "direction": "asc", "nested": "false"}
-            if start is not None:
-                page |= {"after": start.isoformat()}
-            raw = self._read("orders", "/orders", page)
-            orders = _parsed("orders", lambda raw=raw: [messages.order(row) for row in raw])
-            fresh = [order for order in orders if order.broker_order_id not in seen]
-            yield from fresh
-            if len(orders) < _PAGE:
-                return
-            if not fresh:
-                raise BrokerError(
-                    f"More than {_PAGE} orders share the time {start}; Alpaca's order list cannot "
-                    "be paged through them."
-                )
-            seen.update(order.broker_order_id for order in fresh)
-            start = orders[-1].submitted_at - timedelta(microseconds=1)
-
-    def _data_pages(
-        self, client: RESTClient, path: str, query: Mapping[str, Any], what: str
-    ) -> Iterator[Any]:
-        token: str | None = None
-        while True:
-            page = dict(query) | ({"page_token": token} if token else {})
-            raw = self._repeat(lambda page=page: client.get(path, page), what)
-            yield raw
-            following = raw.get("next_page_token")
-            # An empty or repeated token would be read for ever.
-            if not following or following == token:
-                return
-            token = following
-
-    def _activities(self, path: str, since: date) -> list[Any]:
-        rows: list[Any] = []
+    def _activities(self, what: str, path: str, since: date, each: Callable[[Any], _T]) -> list[_T]:
+        found: list[_T] = []
         token: str | None = None
         # `after` is exclusive and in time: the last instant before the day, in New York.
         instant = datetime.combine(since, datetime.min.time(), NEW_YORK) - timedelta(microseconds=1)
@@ -395,32 +363,28 @@ class AlpacaBroker:
             "page_size": _ACTIVITY_PAGE,
         }
         while True:
-            page = self._read("activities", path, query | ({"page_token": token} if token else {}))
-            if not isinstance(page, list):
-                raise BrokerError("The broker's activities are no list; nothing was booked.")
-            rows += page
-            if len(page) < _ACTIVITY_PAGE or page[-1]["id"] == token:
-                return rows
-            token = page[-1]["id"]
+            page = self._connection.read(
+                what,
+                path,
+                query | ({"page_token": token} if token else {}),
+                lambda rows: [(str(row["id"]), each(row)) for row in _rows(rows)],
+            )
+            found += [row for _, row in page]
+            if len(page) < _ACTIVITY_PAGE or page[-1][0] == token:
+                return found
+            token = page[-1][0]
 
 
-def _answer(call: Callable[[], Any], what: str) -> Any:
-    """Make one request and say what its failure proves."""
-    try:
-        return call()
-    except APIError as error:
-        raise messages.meaning(error, what) from error
-    except (requests.RequestException, ValueError, TypeError) as error:
-        # Time-outs, resets and broken bodies: the request may have been carried out.
-        raise AmbiguousError(
-            f"Could not {what}: no usable answer ({type(error).__name__})."
-        ) from error
+def _each(understand: Callable[[Any], _T]) -> Callable[[Any], list[_T]]:
+    return lambda rows: [understand(row) for row in _rows(rows)]
 
 
-def _parsed(what: str, parse: Callable[[], _T]) -> _T:
-    try:
-        return parse()
-    except (KeyError, TypeError, ValueError, InvalidOperation, AttributeError) as error:
-        raise AmbiguousError(
-            f"The broker's answer about {what} cannot be understood ({error!r:.200})."
-        ) from error
+def _rows(rows: Any) -> list[Any]:
+    if not isinstance(rows, list):
+        raise TypeError(f"a list was asked for, {type(rows).__name__} came")
+    return rows
+
+
+def _tickers(symbols: Collection[str]) -> Sequence[str]:
+    """What can be a ticker: one that cannot has no price, and would spoil the request for the others."""
+    return sorted(symbol for symbol in symbols if is_symbol(symbol))

@@ -1,17 +1,17 @@
 """Alpaca's JSON and what it means: answers into value types, orders into request fields, errors into proof.
 
-Belongs here: pure functions on single messages, with Alpaca's rounding rules. Does not belong here: the
-network (`alpaca_broker.py`). A message that lacks a field raises KeyError, TypeError or ValueError; the
-adapter turns those into `AmbiguousError`.
+Belongs here: pure functions on single messages. Does not belong here: the network
+(`alpaca_connection.py`) and the rules of orders (`order_rules.py`); nothing is rounded here. A message
+that lacks a field raises KeyError, TypeError or ValueError; the adapter turns those into `AmbiguousError`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, Literal
 
 from alpaca.common.exceptions import APIError
 
@@ -20,11 +20,15 @@ from quant_resources.broker import (
     AccountActivity,
     AmbiguousError,
     Asset,
+    BrokerClock,
     BrokerOrder,
     BrokerPosition,
+    Dividend,
     DuplicateIdError,
     Execution,
+    LatestPrice,
     OrderRequest,
+    Quote,
     RateLimitedError,
     RejectedError,
     Side,
@@ -35,23 +39,14 @@ from quant_resources.broker import (
 from quant_resources.calendar import NEW_YORK
 from quant_resources.errors import BrokerError
 
-_QUANTITY_DECIMALS: Final = Decimal("1e-9")
 # The request was understood and refused for cause.
 _REFUSALS: Final = frozenset({400, 403, 404, 422})
-
-
-def round_quantity(quantity: Decimal) -> Decimal:
-    """Quantity at the nine decimals that Alpaca keeps, towards zero: never more than was decided."""
-    return quantity.quantize(_QUANTITY_DECIMALS, rounding="ROUND_DOWN")
-
-
-def round_price(price: Decimal) -> Decimal:
-    """Price at Alpaca's increment: cents from one dollar on, hundredths of a cent below.
-
-    Source: Alpaca, "Sub-penny increments for limit orders" (SEC rule 612).
-    """
-    increment = Decimal("0.01") if price >= 1 else Decimal("0.0001")
-    return price.quantize(increment, rounding=ROUND_HALF_EVEN)
+_EXECUTION_KINDS: Final[Mapping[str, Literal["fill", "bust", "correct"]]] = {
+    "fill": "fill",
+    "partial_fill": "fill",
+    "trade_bust": "bust",
+    "trade_correct": "correct",
+}
 
 
 def meaning(error: APIError, what: str) -> BrokerError:
@@ -78,32 +73,26 @@ def meaning(error: APIError, what: str) -> BrokerError:
 
 
 def order_fields(request: OrderRequest) -> dict[str, Any]:
-    """The order as Alpaca's JSON, every number as a decimal string."""
-    if not 1 <= len(request.client_order_id) <= 128:
-        raise BrokerError(
-            f"A client_order_id has 1 to 128 characters, this one {len(request.client_order_id)}."
-        )
-    quantity = round_quantity(request.quantity)
-    if not quantity.is_finite() or quantity <= 0:
-        raise BrokerError(
-            f"Order {request.client_order_id} ({request.symbol}) has the quantity "
-            f"{request.quantity}; only positive quantities are sent."
-        )
+    """The order as Alpaca's JSON, every number as the decimal text of exactly what was frozen."""
     fields: dict[str, Any] = {
         "symbol": request.symbol,
-        "qty": _text(quantity),
         "side": request.side,
         "type": request.order_type,
         "time_in_force": request.time_in_force,
         "client_order_id": request.client_order_id,
     }
-    for name, price in (("limit_price", request.limit_price), ("stop_price", request.stop_price)):
-        if price is not None:
-            fields[name] = _text(round_price(price))
+    for name, number in (
+        ("qty", request.quantity),
+        ("notional", request.notional),
+        ("limit_price", request.limit_price),
+        ("stop_price", request.stop_price),
+    ):
+        if number is not None:
+            fields[name] = _text(number)
     if request.take_profit_price is not None and request.stop_loss_price is not None:
         fields["order_class"] = "bracket"
-        fields["take_profit"] = {"limit_price": _text(round_price(request.take_profit_price))}
-        fields["stop_loss"] = {"stop_price": _text(round_price(request.stop_loss_price))}
+        fields["take_profit"] = {"limit_price": _text(request.take_profit_price)}
+        fields["stop_loss"] = {"stop_price": _text(request.stop_loss_price)}
     return fields
 
 
@@ -137,6 +126,16 @@ def _side(value: str) -> Side:
     if value in ("sell", "sell_short"):
         return "sell"
     raise ValueError(f"{value!r} is no side")
+
+
+def clock(raw: Mapping[str, Any]) -> BrokerClock:
+    """The broker's time."""
+    return BrokerClock(
+        now=parse_time(raw["timestamp"]),
+        is_open=bool(raw["is_open"]),
+        next_open=parse_time(raw["next_open"]),
+        next_close=parse_time(raw["next_close"]),
+    )
 
 
 def trading_hours(row: Mapping[str, Any]) -> TradingHours:
@@ -187,17 +186,25 @@ def position(raw: Mapping[str, Any]) -> BrokerPosition:
     )
 
 
-def order(raw: Mapping[str, Any]) -> BrokerOrder:
-    """An order; its average price is None until something has filled."""
+def order(raw: Mapping[str, Any], parent_order_id: str | None = None) -> BrokerOrder:
+    """An order, without its legs; its average price is None until something has filled.
+
+    Args:
+        raw: The message.
+        parent_order_id: The order under whose `legs` it came.
+    """
     filled = _optional(raw.get("filled_qty")) or Decimal(0)
     average = _optional(raw.get("filled_avg_price"))
     submitted = parse_time(raw["submitted_at"])
+    quantity, notional = _optional(raw.get("qty")), _optional(raw.get("notional"))
+    if quantity is None and notional is None:
+        raise ValueError("an order has neither a quantity nor a notional")
     return BrokerOrder(
         broker_order_id=str(raw["id"]),
         client_order_id=str(raw["client_order_id"]),
         symbol=raw["symbol"],
         side=_side(raw["side"]),
-        quantity=parse_decimal(raw["qty"]),
+        quantity=quantity,
         order_type=raw["type"],
         filled_quantity=filled,
         average_fill_price=average if filled else None,
@@ -205,11 +212,28 @@ def order(raw: Mapping[str, Any]) -> BrokerOrder:
         submitted_at=submitted,
         updated_at=parse_time(raw["updated_at"]) if raw.get("updated_at") else submitted,
         raw=raw,
+        notional=notional,
+        time_in_force=str(raw.get("time_in_force") or "day"),
+        limit_price=_optional(raw.get("limit_price")),
+        stop_price=_optional(raw.get("stop_price")),
+        order_class=str(raw.get("order_class") or "simple"),
+        parent_order_id=parent_order_id,
+        replaces=raw.get("replaces") or None,
+        replaced_by=raw.get("replaced_by") or None,
     )
 
 
+def order_with_legs(raw: Mapping[str, Any]) -> list[BrokerOrder]:
+    """An order as a nested list shows it: itself first, then its legs, which know their parent."""
+    parent = order(raw)
+    return [parent, *(order(leg, parent.broker_order_id) for leg in raw.get("legs") or ())]
+
+
 def execution(raw: Mapping[str, Any]) -> Execution:
-    """A FILL activity."""
+    """A FILL activity: a fill, or a bust or correction of an earlier one."""
+    kind = _EXECUTION_KINDS.get(str(raw.get("type") or "fill"))
+    if kind is None:
+        raise ValueError(f"{raw.get('type')!r} is no known kind of execution")
     return Execution(
         execution_id=str(raw["id"]),
         broker_order_id=str(raw["order_id"]),
@@ -219,11 +243,20 @@ def execution(raw: Mapping[str, Any]) -> Execution:
         price=parse_decimal(raw["price"]),
         filled_at=parse_time(raw["transaction_time"]),
         raw=raw,
+        kind=kind,
+        corrects=None if kind == "fill" else str(raw["previous_execution_id"]),
     )
 
 
-def activity(raw: Mapping[str, Any]) -> AccountActivity:
-    """A non-trade activity."""
+def quote(symbol: str, raw: Mapping[str, Any]) -> Quote:
+    """The best bid and offer; a side without an offer is zero."""
+    return Quote(symbol, parse_decimal(raw["bp"]), parse_decimal(raw["ap"]), parse_time(raw["t"]))
+
+
+def activity(raw: Mapping[str, Any]) -> AccountActivity | None:
+    """An activity other than a fill; None for a fill, which `execution` reads."""
+    if raw["activity_type"] == "FILL":
+        return None
     return AccountActivity(
         activity_id=str(raw["id"]),
         activity_type=str(raw["activity_type"]),
@@ -247,14 +280,46 @@ def asset(raw: Mapping[str, Any]) -> Asset:
     )
 
 
-def splits(raw: Mapping[str, Any]) -> Iterator[Split]:
+def latest_price(symbol: str, raw: Mapping[str, Any]) -> LatestPrice:
+    """The last trade of a symbol."""
+    return LatestPrice(symbol, parse_decimal(raw["p"]), parse_time(raw["t"]))
+
+
+def closes(raw: Mapping[str, Any]) -> list[LatestPrice]:
+    """The close of every bar of a page."""
+    return [
+        LatestPrice(symbol, parse_decimal(bar["c"]), parse_time(bar["t"]))
+        for symbol, bars in raw["bars"].items()
+        for bar in bars
+    ]
+
+
+def is_suspended(raw: Mapping[str, Any]) -> bool:
+    """Whether the account's switch `suspend_trade` is set."""
+    switch = raw["suspend_trade"]
+    if not isinstance(switch, bool):
+        raise TypeError(f"suspend_trade is {switch!r}, neither true nor false")
+    return switch
+
+
+def splits(raw: Mapping[str, Any]) -> list[Split]:
     """Every split and stock dividend of a page of corporate actions."""
     actions = raw.get("corporate_actions") or {}
+    found: list[Split] = []
     for kind in ("forward_splits", "reverse_splits"):
         for row in actions.get(kind) or ():
             ratio = parse_decimal(row["new_rate"]) / parse_decimal(row["old_rate"])
-            yield Split(row["symbol"], date.fromisoformat(row["ex_date"]), ratio)
+            found.append(Split(row["symbol"], date.fromisoformat(row["ex_date"]), ratio))
     for row in actions.get("stock_dividends") or ():
-        yield Split(
-            row["symbol"], date.fromisoformat(row["ex_date"]), 1 + parse_decimal(row["rate"])
-        )
+        ratio = 1 + parse_decimal(row["rate"])
+        found.append(Split(row["symbol"], date.fromisoformat(row["ex_date"]), ratio))
+    return found
+
+
+def dividends(raw: Mapping[str, Any]) -> list[Dividend]:
+    """Every cash dividend of a page of corporate actions."""
+    actions = raw.get("corporate_actions") or {}
+    return [
+        Dividend(row["symbol"], date.fromisoformat(row["ex_date"]), parse_decimal(row["rate"]))
+        for row in actions.get("cash_dividends") or ()
+    ]

@@ -1,7 +1,7 @@
 """Talking to Alpaca's servers, or to a local exchange that speaks the same: patience and proof.
 
 What belongs here: timeouts, repetition of reads and the check that an answer is one. What does not: the
-request budget (`request_pace.py`) and what a message means. No write is repeated here (`alpaca_broker.py` decides about those).
+request budget (`request_pace.py`) and what a message means. No write is repeated here (`alpaca_connection.py` decides about those).
 
 What alpaca-py leaves open (version 0.44.0) and this module closes:
 

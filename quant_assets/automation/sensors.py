@@ -2,9 +2,9 @@
 
 Both are off by default. Schedules are in `schedules.py`.
 
-Each look of ``order_updates`` is one pass of the order protocol: fills are booked, second legs and purchases
-that waited for them are sent, what is past its deadline ends. Once the session has closed its evidence
-is asked for, once.
+Each look of ``order_updates`` is one pass of the order protocol: fills and corrections are booked, second
+legs and purchases that waited for them are sent, what is past its deadline ends. What changes is shown as
+a preview of the session's evidence, and after the close it is asked for for good (evidence_requests.py).
 
 Each look of ``restatements`` goes on with one plan: the tables that no longer follow from the newest
 deliveries are asked for, one after another, and nothing else (restatements.py).
@@ -14,8 +14,12 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from quant_assets.automation import jobs
+from quant_assets.automation.evidence_requests import Asked, decide
+from quant_assets.automation.failed_checks import failed_checks_sensor
 from quant_assets.automation.restatement_journal import (
     held_journal,
     read_journal,
@@ -25,10 +29,11 @@ from quant_assets.automation.restatement_runs import look, mark_done, running
 from quant_assets.automation.restatements import renewed
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.submission import run_pass
-from quant_assets.orders.trading_sessions import has_closed, session_to_settle
+from quant_assets.orders.trading_desk import PassReport
+from quant_assets.orders.trading_sessions import session_to_settle
 from quant_assets.partitions import Partitions
 from quant_resources.broker import Broker
-from quant_resources.ledger.ledger import Ledger
+from quant_resources.ledger.ledger import Ledger, LedgerBusyError
 from quant_resources.store import Store
 from quant_resources.tables import Table
 
@@ -51,6 +56,7 @@ def sensors(
     repeated = jobs.repeated_jobs(tables)
     return [
         _order_updates(partitions),
+        failed_checks_sensor(),
         _restatements([job for job in known if job.name in repeated]),
     ]
 
@@ -101,8 +107,8 @@ def _order_updates(partitions: Partitions) -> dg.SensorDefinition:
         minimum_interval_seconds=_SECONDS_BETWEEN_LOOKS,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=(
-            "Books fills, sends what was waiting for them, ends what has expired; settles the "
-            "session once it has closed."
+            "Books fills and corrections, sends what was waiting for them, ends what has expired; shows "
+            "the session's evidence as it changes, and settles it once it has closed."
         ),
     )
     def order_updates(
@@ -111,20 +117,50 @@ def _order_updates(partitions: Partitions) -> dg.SensorDefinition:
         broker: dg.ResourceParam[Broker],
         trading_policy: dg.ResourceParam[TradingPolicy],
     ) -> dg.SensorResult | dg.SkipReason:
-        done = run_pass(ledger, broker, trading_policy)
+        try:
+            done = run_pass(ledger, broker, trading_policy)
+        except LedgerBusyError as error:
+            return dg.SkipReason(str(error))
         clock = broker.clock()
-        session = session_to_settle(clock)
-        key = session.isoformat()
-        told = f"{done.sent} sent, {done.adopted} adopted, {done.expired} expired, {done.left} left"
-        if not has_closed(clock, session):
-            return dg.SkipReason(f"{told}; session {key} is open, evidence is frozen after it.")
-        if context.cursor == key:
-            return dg.SkipReason(f"{told}; session {key} was settled already.")
+        key = session_to_settle(clock).isoformat()
+        told = (
+            f"{done.booked} fills and {done.corrections} corrections booked, {done.sent} sent, "
+            f"{done.adopted} adopted, {done.expired} expired, {done.left} left"
+        )
         if not partitions.trading_session.has_partition_key(key):
             return dg.SkipReason(f"{told}; {key} lies outside the market of this data root.")
+        decision = decide(
+            Asked.read(context.cursor),
+            key,
+            clock.now,
+            changed=_has_news(done),
+            running=_is_made(context.instance, key),
+        )
+        cursor = decision.asked.model_dump_json()
+        if decision.run_name is None:
+            return dg.SensorResult(
+                skip_reason=dg.SkipReason(f"{told}; {decision.reason}."), cursor=cursor
+            )
         return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_key=f"{jobs.SETTLE}-{key}", partition_key=key)],
-            cursor=key,
+            run_requests=[
+                dg.RunRequest(run_key=f"{jobs.SETTLE}-{decision.run_name}", partition_key=key)
+            ],
+            cursor=cursor,
         )
 
     return order_updates
+
+
+def _has_news(done: PassReport) -> bool:
+    """Whether the session's evidence would show something else than before."""
+    return any((done.booked, done.corrections, done.changed, done.adopted, done.sent))
+
+
+def _is_made(instance: dg.DagsterInstance, key: str) -> bool:
+    """Whether a run that makes the session's evidence has been started and not ended."""
+    unfinished = dg.RunsFilter(
+        job_name=jobs.SETTLE,
+        statuses=list(NOT_FINISHED_STATUSES),
+        tags={PARTITION_NAME_TAG: key},
+    )
+    return bool(instance.get_run_ids(unfinished, limit=1))

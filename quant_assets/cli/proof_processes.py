@@ -25,6 +25,7 @@ import dagster as dg
 
 from quant_assets.definitions import build_defs
 from quant_assets.market_span import market_span
+from quant_assets.orders.ledger_copies import LEDGER_COPIES
 from quant_assets.partitions import partitions_for
 from quant_assets.point_in_time import plan as planning
 from quant_assets.point_in_time.plan import Plan, PlannedTable, Sessions
@@ -86,7 +87,7 @@ class Graph:
     def prover(self, ledger_url: str) -> Prover:
         """What proves it, with a ledger that records nothing."""
         tables = {table.path: table for step in self.steps for table in step.tables}
-        return Prover(self.store, UnrecordedLedger(ledger_url), tables)
+        return Prover(self.store, UnrecordedLedger(ledger_url), tables, LEDGER_COPIES)
 
 
 @dataclass(frozen=True)

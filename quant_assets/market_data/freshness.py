@@ -2,7 +2,7 @@
 
 What belongs here: due times by an aware clock, and the verdict on a set of stored sessions. What does not:
 whose clock it is and what is stored (coverage_checks.py, cli/status.py), how old a quote may be when an
-order is made (orders/risk_limits.py).
+order is made (orders/limits).
 
 1. Session S is due at `DUE_TIME` New York on the trading day after S: Friday's on Monday, over holidays the
    day after them. The last session of a market that has ended is due like any other, and nothing after it.

@@ -1,6 +1,6 @@
 """The orders stage: from signals to orders at the broker, exactly once, within limits, or not at all.
 
-`target_portfolio` → `intents` → `risk_limits` decide, pure. `planning` gathers what they need, `batches`
+`target_portfolio` → `intents` → `limits` decide, pure. `planning` gathers what they need, `batches`
 freezes, `submission` sends and recovers, `booking` books what happened, `evidence` proves it. The rules
 are in `policy`.
 """

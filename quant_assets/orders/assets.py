@@ -16,8 +16,14 @@ import polars as pl
 
 from quant_assets.market_data.schemas import BARS
 from quant_assets.orders import frames, plots
-from quant_assets.orders.batches import frozen_batch, trade_session
+from quant_assets.orders.batches import (
+    clear_for_replan,
+    frozen_batch,
+    trade_session,
+    was_rehearsed,
+)
 from quant_assets.orders.evidence import SessionEvidence, session_evidence
+from quant_assets.orders.market_facts import average_volumes
 from quant_assets.orders.planning import plan_targets
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.schemas import (
@@ -94,13 +100,16 @@ def _target_portfolio(signal_tables: Sequence[Table]) -> dg.AssetsDefinition:
     ) -> TableResult:
         session = _session(context)
         batch = frozen_batch(ledger, trading_policy, session)
-        if batch is not None and not config.replan:
+        if batch is not None and not (config.replan or was_rehearsed(batch, trading_policy)):
             with ledger.begin() as transaction:
                 rows = order_book.targets_of(transaction, batch.batch_id)
             frame = frames.targets_frame(rows, session, batch.book)
             return TableResult(frame, {"frozen": f"attempt {batch.attempt}, {batch.mode}"})
         signal_session = XNYS.previous(session)
         _require_bars(store, signal_session)
+        if batch is not None:
+            with trading_desk(ledger, broker, trading_policy, _LOCK_WAIT_SECONDS) as desk:
+                clear_for_replan(desk, session)
         plan = plan_targets(
             ledger,
             broker,
@@ -142,13 +151,15 @@ def _order_intents(signal_tables: Sequence[Table]) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: PlanConfig,
         targets: pl.LazyFrame,
+        store: dg.ResourceParam[Store],
         ledger: dg.ResourceParam[Ledger],
         broker: dg.ResourceParam[Broker],
         trading_policy: dg.ResourceParam[TradingPolicy],
     ) -> TableResult:
         session = _session(context)
         planned = targets.collect()
-        if config.replan or frozen_batch(ledger, trading_policy, session) is None:
+        frozen = frozen_batch(ledger, trading_policy, session)
+        if config.replan or frozen is None or was_rehearsed(frozen, trading_policy):
             require_sound_targets(
                 planned,
                 session,
@@ -156,7 +167,8 @@ def _order_intents(signal_tables: Sequence[Table]) -> dg.AssetsDefinition:
                 {table.name: largest_gross(table, trading_policy) for table in signal_tables},
             )
         with trading_desk(ledger, broker, trading_policy, _LOCK_WAIT_SECONDS) as desk:
-            batch, report = trade_session(desk, session, planned, config.replan)
+            volumes = average_volumes(store, session)
+            batch, report = trade_session(desk, session, planned, volumes, config.replan)
         if report.stopped:
             context.log.warning(f"The pass ended early: {report.stopped}.")
         with ledger.begin() as transaction:
@@ -330,5 +342,7 @@ def _intent_metadata(frame: pl.DataFrame) -> dict[str, Any]:
 def _evidence_metadata(evidence: SessionEvidence) -> dict[str, Any]:
     return {
         "frozen": evidence.frozen,
-        "reconciled": "yes" if evidence.drifts == 0 else f"{evidence.drifts} difference(s)",
+        "reconciled": "yes"
+        if evidence.drifts == 0
+        else f"{evidence.drifts} difference(s), {evidence.unconfirmed} of them explained and not confirmed",
     }

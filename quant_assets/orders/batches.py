@@ -1,49 +1,44 @@
 """Batches: the frozen decision of a trading session, from its targets to its finished orders.
 
-Belongs here: the order in which a session is recovered, frozen and sent. Does not belong here: what to hold
-(`planning.py`), netting (`intents.py`), limits (`risk_limits.py`) and the sending itself (`submission.py`).
+Belongs here: the order in which a session is recovered, frozen and sent, and the re-plan. Does not belong
+here: what to hold (`planning.py`), what is frozen (`freezing.py`), and the sending itself (`submission.py`).
 
-1. Unfinished intents of whatever session are finished first.
+1. Unfinished intents of whatever session are finished first, by a pass.
 2. A frozen batch is the plan, whatever prices or equity have become since.
-3. Before anything is frozen, ledger and broker must agree, and the book must not be HALTED.
-4. Batch, targets, intents (refused ones too) and their links to signals are one transaction.
-5. A re-plan is the next attempt: what is unsent is withdrawn, what is open is cancelled and its end
-   awaited, what filled is booked, and only then is anything planned.
+3. Before anything is frozen, earlier orders are clear, ledger and broker agree, and the book is not HALTED.
+   A difference that is explained and waits for confirmation stops the planning, not the book.
+4. The batch is frozen in one transaction, then a pass sends it.
+5. A re-plan is the next attempt, and so is what follows a dry run: what is unsent is withdrawn, what is open is cancelled, of whatever session, and
+   its end awaited; what filled is booked. Only then is anything planned, on what is held by then. Protective
+   legs stay: the positions that they protect stay too.
+6. A re-plan that ended half-way leaves orders withdrawn and nothing in their place. That is said until a
+   person asks for the re-plan again: with which targets is theirs to decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
-from typing import Final
 
 import polars as pl
 
+from quant_assets.orders.batch_rows import target_of
 from quant_assets.orders.booking import sync_with_broker
+from quant_assets.orders.drift import require_confirmed, unexplained
 from quant_assets.orders.evidence import reconcile_with_broker
-from quant_assets.orders.intents import BatchKey, Intent, net_intents
+from quant_assets.orders.freezing import freeze
+from quant_assets.orders.halting import cancel_and_wait
 from quant_assets.orders.policy import TradingPolicy
-from quant_assets.orders.risk_limits import Batch, apply_limits
-from quant_assets.orders.signal_input import as_decimal
-from quant_assets.orders.submission import PassReport, TradingDesk, finish_unfinished
-from quant_assets.orders.target_portfolio import (
-    Target,
-)
-from quant_assets.orders.trading_sessions import price_age, require_tradable, sending_deadline
-from quant_resources.errors import BrokerError, DataError
+from quant_assets.orders.sending import UNCLEAR
+from quant_assets.orders.submission import finish_unfinished
+from quant_assets.orders.trading_desk import PassReport, TradingDesk
+from quant_assets.orders.trading_sessions import require_tradable
+from quant_resources.errors import BrokerError, ConfigurationError, DataError
 from quant_resources.ledger import account_book, order_book
 from quant_resources.ledger.ledger import Ledger
-from quant_resources.ledger.order_states import OPEN, Actor, OrderState
-from quant_resources.ledger.order_tables import (
-    IntentSignal,
-    OrderBatch,
-    OrderIntent,
-    TargetPosition,
-)
-
-_CANCEL_LOOKS: Final = 10
-_ZERO: Final = Decimal(0)
+from quant_resources.ledger.order_states import Actor, OrderState
+from quant_resources.ledger.order_tables import OrderBatch
 
 
 class TradingHaltedError(DataError):
@@ -57,7 +52,11 @@ def frozen_batch(ledger: Ledger, policy: TradingPolicy, trading_session: date) -
 
 
 def trade_session(
-    desk: TradingDesk, trading_session: date, targets: pl.DataFrame, replan: bool = False
+    desk: TradingDesk,
+    trading_session: date,
+    targets: pl.DataFrame,
+    volumes: Mapping[str, Decimal],
+    replan: bool = False,
 ) -> tuple[OrderBatch, PassReport]:
     """Recover, then freeze the session's batch if there is none, then send what is unsent.
 
@@ -65,6 +64,7 @@ def trade_session(
         desk: The account under its lock.
         trading_session: The session to trade.
         targets: Rows of `orders/target_portfolio`, already checked.
+        volumes: Average daily shares by symbol; what it does not name has no known volume.
         replan: Whether a frozen batch is replaced by a new attempt.
 
     Returns:
@@ -72,38 +72,107 @@ def trade_session(
 
     Raises:
         TradingHaltedError: The book is HALTED, or ledger and broker do not agree.
+        UnconfirmedDriftError: They differ, and what explains it waits to be confirmed.
         WrongSessionError: The session cannot be traded now and no batch of it was frozen.
+        BrokerError: Earlier orders are not clear, or cancelled ones have not ended.
     """
     report = finish_unfinished(desk)
     batch = frozen_batch(desk.ledger, desk.policy, trading_session)
-    if batch is not None and not replan:
-        return batch, report
-    require_tradable(desk.broker.clock(), trading_session)
-    _require_clean(desk, trading_session, report)
     if batch is not None:
-        _clear_attempt(desk, batch)
+        _require_own_account(desk, batch)
+    if batch is not None and not (replan or was_rehearsed(batch, desk.policy)):
+        _tell_of_half_a_replan(desk, batch, report)
+        if batch.mode != desk.policy.mode:
+            told = f"the batch of {trading_session} was frozen in mode {batch.mode} and is not sent in mode {desk.policy.mode}"
+            report.stopped = "; ".join(sentence for sentence in (report.stopped, told) if sentence)
+        return batch, report
+    _require_plannable(desk, trading_session, report)
+    if batch is not None:
+        _clear(desk, trading_session, batch.attempt + 1)
         _require_agreement(desk, trading_session)
     attempt = 1 if batch is None else batch.attempt + 1
-    _freeze(desk, trading_session, attempt, [_target(row) for row in targets.iter_rows(named=True)])
+    freeze(
+        desk,
+        trading_session,
+        attempt,
+        [target_of(row) for row in targets.iter_rows(named=True)],
+        volumes,
+    )
     new = frozen_batch(desk.ledger, desk.policy, trading_session)
     if new is None:
         raise DataError(f"The batch of {trading_session} was not written.")
     return new, finish_unfinished(desk)
 
 
-def _require_clean(desk: TradingDesk, trading_session: date, report: PassReport) -> None:
+def was_rehearsed(batch: OrderBatch, policy: TradingPolicy) -> bool:
+    """Whether a batch was a dry run, of which nothing can be sent, and orders are to be sent now.
+
+    It is planned anew as the next attempt: a dry run decides nothing.
+    """
+    return batch.mode == "dry_run" and policy.mode != "dry_run"
+
+
+def clear_for_replan(desk: TradingDesk, trading_session: date) -> None:
+    """The first half of a re-plan, before its targets are planned: after it nothing is open any more.
+
+    A second call has nothing left to do.
+
+    Args:
+        desk: The account under its lock.
+        trading_session: The session to trade again; one without a batch has nothing to be cleared.
+
+    Raises:
+        The same as `trade_session`.
+    """
+    report = finish_unfinished(desk)
+    _require_plannable(desk, trading_session, report)
+    batch = frozen_batch(desk.ledger, desk.policy, trading_session)
+    if batch is not None:
+        _clear(desk, trading_session, batch.attempt + 1)
+
+
+def _require_own_account(desk: TradingDesk, batch: OrderBatch) -> None:
+    if batch.account_id != desk.account.account_id:
+        raise ConfigurationError(
+            f"Book {batch.book} has decided {batch.trading_session} for another account than "
+            f"{desk.account.account_number}: give each account a book of its own (QUANT_BOOK)."
+        )
+
+
+def _tell_of_half_a_replan(desk: TradingDesk, batch: OrderBatch, report: PassReport) -> None:
+    with desk.ledger.begin() as session:
+        withdrawn = [
+            row
+            for row in order_book.intents_of(session, batch.batch_id)
+            if OrderState(row.state) == OrderState.WITHDRAWN
+        ]
+    if withdrawn:
+        told = (
+            f"a re-plan of {batch.trading_session} ended half-way, {len(withdrawn)} order(s) of attempt "
+            f"{batch.attempt} are withdrawn and nothing took their place; ask for the re-plan again"
+        )
+        report.stopped = "; ".join(sentence for sentence in (report.stopped, told) if sentence)
+
+
+def _require_plannable(desk: TradingDesk, trading_session: date, report: PassReport) -> None:
+    require_tradable(desk.broker.clock(), trading_session)
+    _require_not_halted(desk)
     if report.stopped:
         raise BrokerError(
             f"Nothing new is planned for {trading_session}, since earlier orders are not finished: "
             f"{report.stopped}; start again."
         )
     _require_agreement(desk, trading_session)
+    _require_not_halted(desk)
+
+
+def _require_not_halted(desk: TradingDesk) -> None:
     with desk.ledger.begin() as session:
         status = account_book.trading_status(session, desk.policy.book)
     if status.state == "HALTED":
         raise TradingHaltedError(
-            f"Trading of {desk.policy.book} is HALTED by {status.changed_by}: {status.reason}. Look at the "
-            "reconciliation, then use `quant resume`."
+            f"Trading of {desk.policy.book} is HALTED by {status.changed_by}: {status.reason}. Look into "
+            "it, then use `quant resume --reason WHY`."
         )
 
 
@@ -111,220 +180,50 @@ def _require_agreement(desk: TradingDesk, trading_session: date) -> None:
     drifts = reconcile_with_broker(
         desk.ledger, desk.broker, desk.policy, trading_session, "before_trading"
     )
-    if drifts:
+    without = unexplained(drifts)
+    if without:
         raise TradingHaltedError(
-            f"Ledger and broker differ in {len(drifts)} point(s) before trading {trading_session}, the "
-            f"first: {drifts[0]}. Trading is HALTED; explain the difference, then use `quant resume`."
+            f"Ledger and broker differ in {len(without)} point(s) before trading {trading_session}, the "
+            f"first: {without[0]}. Trading is HALTED; explain the difference, then use `quant resume "
+            "--reason WHY`."
         )
+    require_confirmed(drifts, f"planned for {trading_session}")
 
 
-def _clear_attempt(desk: TradingDesk, batch: OrderBatch) -> None:
+def _clear(desk: TradingDesk, trading_session: date, attempt: int) -> None:
     """Withdraw what is unsent, cancel what is open, and wait until nothing more can fill."""
+    account_id = desk.account.account_id
     with desk.ledger.begin() as session:
-        rows = order_book.intents_of(session, batch.batch_id)
-        unclear = [r for r in rows if r.state in (OrderState.SENDING, OrderState.AMBIGUOUS)]
+        rows = order_book.unfinished_intents(session, account_id)
+        unclear = [row for row in rows if OrderState(row.state) in UNCLEAR]
         if unclear:
             raise BrokerError(
                 f"Whether the broker has order {unclear[0].client_order_id} ({unclear[0].symbol}) is not "
                 "known yet, so nothing new is planned; start again in a minute."
             )
-        for row in rows:
-            if OrderState(row.state) in (OrderState.PENDING, OrderState.WAITING):
-                order_book.transition(
-                    session,
-                    row.client_order_id,
-                    OrderState.WITHDRAWN,
-                    Actor.PLANNING,
-                    detail=f"replaced by attempt {batch.attempt + 1}",
-                )
-        waiting = [row.client_order_id for row in rows if OrderState(row.state) in OPEN]
-        orders = {
-            order.client_order_id: order.broker_order_id
-            for order in order_book.orders_of(session, batch.account_id, batch.trading_session)
-        }
-    for client_order_id in waiting:
-        desk.broker.cancel(orders[client_order_id])
-    for look in range(_CANCEL_LOOKS):
-        if look:
-            desk.sleep(desk.policy.sending.look_up_wait_seconds)
-        sync_with_broker(desk.ledger, desk.broker)
-        with desk.ledger.begin() as session:
-            states = order_book.states_of(session, waiting)
-        if not any(state in OPEN for state in states.values()):
-            return
-    raise BrokerError(
-        f"Orders of {batch.trading_session} are still open after they were cancelled; nothing new is "
-        "planned. Start again in a minute."
-    )
-
-
-def _freeze(
-    desk: TradingDesk, trading_session: date, attempt: int, targets: Sequence[Target]
-) -> None:
-    broker, policy = desk.broker, desk.policy
-    view = sync_with_broker(desk.ledger, broker).view
-    account = view.account
-    key = BatchKey(account.account_id, policy.book, trading_session, attempt)
-    with desk.ledger.begin() as session:
-        rows = account_book.positions_of(session, account.account_id)
-        status = account_book.trading_status(session, policy.book)
-    positions = {symbol: row.quantity for symbol, row in rows.items() if row.quantity}
-    open_quantities: dict[str, Decimal] = {}
-    for order in view.orders:
-        if order.is_open:
-            open_quantities[order.symbol] = (
-                open_quantities.get(order.symbol, _ZERO) + order.remaining
+        entries = order_book.open_entries(session, account_id)
+        if entries and not desk.sends:
+            raise ConfigurationError(
+                f"{len(entries)} order(s) are open at the broker, and in mode dry_run nothing is "
+                f"cancelled: re-plan {trading_session} in the mode in which they were sent."
             )
-    deadline = sending_deadline(trading_session, policy.sending.send_until_minutes_before_close)
-    planned = net_intents(
-        targets,
-        positions,
-        open_quantities,
-        key=key,
-        deadline=deadline,
-        smallest_trade=policy.smallest_trade,
+        for row in rows:
+            order_book.transition(
+                session,
+                row.client_order_id,
+                OrderState.WITHDRAWN,
+                Actor.PLANNING,
+                detail=f"replaced by attempt {attempt} of {trading_session}",
+            )
+    left = cancel_and_wait(
+        desk,
+        entries,
+        lambda: sync_with_broker(desk.ledger, desk.broker),
+        lambda session: order_book.open_entries(session, account_id),
     )
-    prices = {position.symbol: position.market_price for position in view.positions}
-    prices |= {target.symbol: target.reference_price for target in targets}
-    for order in view.orders:
-        if order.is_open and order.symbol not in prices:
-            prices |= {s: p.price for s, p in broker.latest_prices([order.symbol]).items()}
-    batch = Batch(
-        intents=planned,
-        positions=positions,
-        open_quantities=open_quantities,
-        prices=prices,
-        price_ages=_price_ages(targets, broker.clock().now, trading_session),
-        equity=account.equity,
-        buying_power=account.buying_power,
-        assets=broker.assets(),
-        trading_state=status.state,
-        account_blocked=account.blocked,
-        shorting_enabled=account.shorting_enabled,
-        limits=policy.limits,
-    )
-    intents = apply_limits(batch)
-    links = _links(intents, targets)
-    with desk.ledger.begin() as session:
-        order_book.freeze_batch(
-            session,
-            OrderBatch(
-                book=policy.book,
-                trading_session=trading_session,
-                attempt=attempt,
-                account_id=account.account_id,
-                mode=policy.mode,
-                equity=account.equity,
-                cash=account.cash,
-                buying_power=account.buying_power,
-                configuration=policy.model_dump(mode="json", exclude={"live_account"}),
-            ),
-            [_target_row(target) for target in targets],
-            [_intent_row(intent, policy.mode == "dry_run") for intent in intents],
-            links,
+    if left:
+        raise BrokerError(
+            f"{len(left)} order(s) are still open after they were cancelled, the first: {left[0].symbol} "
+            f"{left[0].client_order_id}; nothing new is planned for {trading_session}. Start again in a "
+            "minute."
         )
-
-
-def _price_ages(
-    targets: Sequence[Target], now: datetime, trading_session: date
-) -> dict[str, timedelta]:
-    return {
-        target.symbol: price_age(target.priced_at, now, trading_session)
-        for target in targets
-        if target.changed and target.priced_at is not None
-    }
-
-
-def _links(intents: Sequence[Intent], targets: Sequence[Target]) -> list[IntentSignal]:
-    by_symbol: dict[str, list[Target]] = {}
-    for target in targets:
-        by_symbol.setdefault(target.symbol, []).append(target)
-    return [
-        IntentSignal(
-            client_order_id=intent.client_order_id,
-            strategy=target.strategy,
-            symbol=intent.symbol,
-            signal_session=target.signal_session,
-            score=target.score,
-            target_weight=target.target_weight,
-            model_version=target.model_version,
-        )
-        for intent in intents
-        for target in by_symbol[intent.symbol]
-    ]
-
-
-def _intent_row(intent: Intent, dry: bool) -> OrderIntent:
-    state = OrderState.DRY_RUN if dry and not intent.is_refused else intent.state
-    return OrderIntent(
-        client_order_id=intent.client_order_id,
-        symbol=intent.symbol,
-        security_id=intent.security_id,
-        leg=intent.leg,
-        side=intent.side,
-        quantity=intent.quantity,
-        reduces=intent.reduces,
-        order_type=intent.order_type,
-        time_in_force=intent.time_in_force,
-        limit_price=intent.limit_price,
-        stop_price=intent.stop_price,
-        reference_price=intent.reference_price,
-        waits_for=intent.waits_for,
-        depends_on=intent.depends_on,
-        deadline=intent.deadline,
-        state=str(state),
-        limit_name=intent.limit_name,
-        limit_value=intent.limit_value,
-        limit_bound=intent.limit_bound,
-        reason=intent.reason,
-    )
-
-
-def _target_row(target: Target) -> TargetPosition:
-    return TargetPosition(
-        strategy=target.strategy,
-        symbol=target.symbol,
-        security_id=target.security_id,
-        signal_session=target.signal_session,
-        score=target.score,
-        target_weight=target.target_weight,
-        target_quantity=target.target_quantity,
-        reference_price=target.reference_price,
-        changed=target.changed,
-        reason=target.reason,
-        model_version=target.model_version,
-        priced_at=target.priced_at,
-    )
-
-
-def _target(row: Mapping[str, object]) -> Target:
-    """A stored row of `orders/target_portfolio` as the decision that it is."""
-
-    def number(name: str) -> Decimal:
-        value = row[name]
-        if not isinstance(value, float):
-            raise DataError(f"{name} of {row['symbol']} is {value!r}, not a number.")
-        return as_decimal(value)
-
-    signal_session, priced_at = row["signal_session"], row["priced_at"]
-    if not isinstance(signal_session, date):
-        raise DataError(f"The target of {row['symbol']} has no signal session.")
-    if row["changed"] and not isinstance(priced_at, datetime):
-        raise DataError(
-            f"When the price of {row['symbol']} was made is not known, so nothing is ordered; "
-            "materialize orders/target_portfolio again."
-        )
-    return Target(
-        strategy=str(row["strategy"]),
-        symbol=str(row["symbol"]),
-        security_id=str(row["security_id"]),
-        signal_session=signal_session,
-        score=None if row["score"] is None else number("score"),
-        target_weight=number("target_weight"),
-        target_quantity=number("target_quantity"),
-        reference_price=number("reference_price"),
-        reason=str(row["reason"]),
-        model_version=str(row["model_version"]),
-        changed=bool(row["changed"]),
-        priced_at=priced_at if isinstance(priced_at, datetime) else None,
-    )

@@ -13,7 +13,7 @@ from typing import Final
 import polars as pl
 from sqlalchemy import func, select
 
-from quant_assets.orders.risk_limits import LIMITS
+from quant_assets.orders.limits import LIMITS
 from quant_assets.orders.schemas import (
     ACCOUNT,
     FILLS,
@@ -24,6 +24,7 @@ from quant_assets.orders.schemas import (
 from quant_assets.table_checks import CheckScope, Finding, TableCheck
 from quant_resources.calendar import XNYS
 from quant_resources.ledger import account_book
+from quant_resources.ledger.counted_fills import corrections_by_fill, counted
 from quant_resources.ledger.order_states import AT_BROKER, UNFINISHED
 from quant_resources.ledger.order_tables import Fill, Order, OrderBatch, OrderEvent, OrderIntent
 
@@ -92,11 +93,14 @@ def nothing_past_deadline(frame: pl.DataFrame, scope: CheckScope) -> Finding:
 
 
 def accepted_have_one_order(frame: pl.DataFrame, scope: CheckScope) -> Finding:
-    """Every intent that the broker took has exactly one order, and no other intent has any."""
+    """Every intent that the broker took has exactly one entry order, whatever protects or replaced it."""
     with scope.ledger.begin() as session:
         rows = session.execute(
             select(Order.client_order_id, func.count())
-            .where(Order.client_order_id.in_(frame.get_column("client_order_id").to_list()))
+            .where(
+                Order.role == "entry",
+                Order.client_order_id.in_(frame.get_column("client_order_id").to_list()),
+            )
             .group_by(Order.client_order_id)
         )
         counts = {row[0]: row[1] for row in rows}
@@ -130,42 +134,50 @@ def refusals_are_explained(frame: pl.DataFrame, _scope: CheckScope) -> Finding:
         else f"{wrong.height} refused intents name no limit.",
         count=wrong.height,
         sample=wrong.head(5).select("symbol", "limit_name", "reason"),
-        remedy="A limit must say what it measured; see quant_assets/orders/risk_limits.py.",
+        remedy="A limit must say what it measured; see quant_assets/orders/limits.",
     )
 
 
 def fills_match_orders(frame: pl.DataFrame, scope: CheckScope) -> Finding:
-    """The fills of every order of these sessions add up to what the broker says is filled."""
+    """The fills of every order of these sessions, as they count, add up to what the broker says is filled."""
     days = [date.fromisoformat(key) for key in scope.partition_keys]
     with scope.ledger.begin() as session:
-        booked = (
-            select(Fill.broker_order_id, func.sum(Fill.quantity).label("quantity"))
-            .group_by(Fill.broker_order_id)
-            .subquery()
-        )
-        rows = session.execute(
-            select(Order.client_order_id, Order.symbol, Order.filled_quantity, booked.c.quantity)
+        orders = session.scalars(
+            select(Order)
             .join(OrderIntent, OrderIntent.client_order_id == Order.client_order_id)
             .join(OrderBatch, OrderBatch.batch_id == OrderIntent.batch_id)
-            .outerjoin(booked, booked.c.broker_order_id == Order.broker_order_id)
             .where(OrderBatch.trading_session.in_(days))
         ).all()
-    wrong = [row for row in rows if row[2] != (row[3] or Decimal(0))]
+        fills = session.scalars(
+            select(Fill).where(Fill.broker_order_id.in_([o.broker_order_id for o in orders]))
+        ).all()
+        corrections = corrections_by_fill(session, [fill.execution_id for fill in fills])
+    booked: dict[str, Decimal] = {}
+    for fill in fills:
+        now = counted(fill, corrections.get(fill.execution_id, ()))
+        name = fill.broker_order_id
+        booked[name] = booked.get(name, Decimal(0)) + now.quantity
+    wrong = [
+        order
+        for order in orders
+        if order.filled_quantity != booked.get(order.broker_order_id, Decimal(0))
+    ]
     return Finding(
         passed=not wrong,
-        message=f"{frame.height} fills add up to what {len(rows)} orders have filled."
+        message=f"{frame.height} fills add up to what {len(orders)} orders have filled."
         if not wrong
         else f"{len(wrong)} orders have fills that do not add up.",
         count=len(wrong),
         sample=pl.DataFrame(
             [
                 {
-                    "client_order_id": name,
-                    "symbol": symbol,
-                    "broker": str(filled),
-                    "booked": str(booked or 0),
+                    "client_order_id": order.client_order_id,
+                    "role": order.role,
+                    "symbol": order.symbol,
+                    "broker": str(order.filled_quantity),
+                    "booked": str(booked.get(order.broker_order_id, Decimal(0))),
                 }
-                for name, symbol, filled, booked in wrong[:5]
+                for order in wrong[:5]
             ]
         ),
         remedy="Materialize orders/orders again; if it stays, compare with the broker's activities.",
@@ -173,17 +185,9 @@ def fills_match_orders(frame: pl.DataFrame, scope: CheckScope) -> Finding:
 
 
 def positions_reconcile(frame: pl.DataFrame, scope: CheckScope) -> Finding:
-    """Orders, fills, positions and cash agree with the broker after trading."""
-    account_id = scope.broker.account().account_id
-    failed: list[dict[str, str]] = []
-    missing: list[str] = []
-    for key in scope.partition_keys:
-        with scope.ledger.begin() as session:
-            last = account_book.last_reconciliation(session, account_id, date.fromisoformat(key))
-        if last is None:
-            missing.append(key)
-        elif not last.passed:
-            failed += last.findings["drifts"]
+    """Orders, fills, positions and cash agree with the broker after trading, but for what is explained."""
+    drifts, missing = _last_drifts(scope)
+    failed = [drift for drift in drifts if not drift.get("key")]
     passed = not failed and not missing
     return Finding(
         passed=passed,
@@ -192,8 +196,39 @@ def positions_reconcile(frame: pl.DataFrame, scope: CheckScope) -> Finding:
         else f"{len(failed)} unexplained differences; not reconciled: {', '.join(missing) or 'none'}.",
         count=len(failed) + len(missing),
         sample=pl.DataFrame(failed[:5]) if failed else None,
-        remedy="Trading is HALTED: explain each difference, then use `quant resume`.",
+        remedy="Trading is HALTED: look at each difference (`quant reconcile`), then use `quant resume`.",
     )
+
+
+def explanations_confirmed(_frame: pl.DataFrame, scope: CheckScope) -> Finding:
+    """Nothing that explains a difference to the broker waits for somebody to confirm it."""
+    drifts, _ = _last_drifts(scope)
+    waiting = {drift["key"]: drift for drift in drifts if drift.get("key")}
+    return Finding(
+        passed=not waiting,
+        message="No explanation of a difference waits to be confirmed."
+        if not waiting
+        else f"{len(waiting)} explanation(s) wait to be confirmed; nothing new is planned before.",
+        count=len(waiting),
+        sample=pl.DataFrame(list(waiting.values())[:5]) if waiting else None,
+        remedy="If it is right: `quant reconcile --confirm KEY --reason WHY`, then materialize the "
+        "performance of the session again.",
+    )
+
+
+def _last_drifts(scope: CheckScope) -> tuple[list[dict[str, str]], list[str]]:
+    """What the last comparison of each session found, and sessions without one."""
+    account_id = scope.broker.account().account_id
+    drifts: list[dict[str, str]] = []
+    missing: list[str] = []
+    for key in scope.partition_keys:
+        with scope.ledger.begin() as session:
+            last = account_book.last_reconciliation(session, account_id, date.fromisoformat(key))
+        if last is None:
+            missing.append(key)
+        else:
+            drifts += last.findings["drifts"]
+    return drifts, missing
 
 
 def account_adds_up(frame: pl.DataFrame, _scope: CheckScope) -> Finding:
@@ -294,6 +329,13 @@ CHECKS: tuple[TableCheck, ...] = (
         "positions_reconcile",
         "Ledger and broker agree on orders, fills, positions and cash after trading.",
         positions_reconcile,
+    ),
+    TableCheck(
+        POSITIONS,
+        "explanations_confirmed",
+        "Nothing that explains a difference to the broker waits for somebody to confirm it.",
+        explanations_confirmed,
+        blocking=False,
     ),
     TableCheck(
         ACCOUNT, "equity_adds_up", "Equity is cash plus holdings.", account_adds_up, blocking=False

@@ -1,10 +1,10 @@
 """Evidence: comparing ledger and broker before and after trading, and freezing the end of the day.
 
-Belongs here: what is written down as proof. Does not belong here: booking (`booking.py`) and the comparison
-itself (`reconciliation.py`).
+Belongs here: what is written down as proof. Does not belong here: booking (`booking.py`), reading both sides
+(`comparison.py`) and the comparison itself (`reconciliation.py`).
 
 1. Both sides are compared after a sync. What differs is looked at again after another one, since the
-   broker's answers are not of one instant; what differs every time halts trading.
+   broker's answers are not of one instant; what differs every time and is not explained halts trading.
 2. At the end of a session account and positions are frozen once, with the broker's closing marks. While
    it is open there is only a preview, which neither compares nor freezes.
 """
@@ -17,40 +17,27 @@ from datetime import date
 from decimal import Decimal
 from typing import Final, Literal
 
-from sqlalchemy import select
-
-from quant_assets.orders.booking import (
-    Booked,
-    account_snapshot,
-    holding_of,
-    sync_with_broker,
-)
+from quant_assets.orders.booking import sync_with_broker
+from quant_assets.orders.comparison import looked_at
+from quant_assets.orders.drift import Drift, unexplained
+from quant_assets.orders.halting import tighten
+from quant_assets.orders.opening_balance import account_snapshot
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.positions import Holding, round_step
-from quant_assets.orders.reconciliation import (
-    ComparedFill,
-    ComparedOrder,
-    Drift,
-    Side,
-    reconcile,
-)
 from quant_assets.orders.submission import run_pass
 from quant_assets.orders.trading_sessions import has_closed, require_settleable
 from quant_resources.broker import Broker
-from quant_resources.calendar import start_of_day
 from quant_resources.errors import LedgerError
 from quant_resources.ledger import account_book, order_book
+from quant_resources.ledger.counted_fills import CountedFill, counted_fills
 from quant_resources.ledger.ledger import Ledger
 from quant_resources.ledger.order_tables import (
     AccountSnapshot,
-    Fill,
     Order,
     PositionSnapshot,
     Reconciliation,
 )
 
-#: The broker's answers are not of one instant: a fill between two of them looks like drift, once.
-_LOOKS: Final = 3
 #: A pass of the sensor may be under way when the books are closed.
 _LOCK_WAIT_SECONDS: Final = 30.0
 Moment = Literal["before_trading", "after_trading"]
@@ -60,20 +47,15 @@ _ZERO: Final = Decimal(0)
 def reconcile_with_broker(
     ledger: Ledger, broker: Broker, policy: TradingPolicy, trading_session: date, moment: Moment
 ) -> list[Drift]:
-    """Compare the ledger with the broker, and halt on what differs in every look.
+    """Compare the ledger with the broker, write down what was found, and halt on what nothing explains.
 
     Returns:
-        The differences; empty when both agree.
+        The differences; empty when both agree. Those with an explanation wait to be confirmed
+        (`drift.require_confirmed`) and leave the trading state as it is.
     """
-    booked = sync_with_broker(ledger, broker)
-    found = _compare(ledger, booked, policy)
-    for _ in range(_LOOKS - 1):
-        if not found:
-            break
-        booked = sync_with_broker(ledger, broker)
-        found = _compare(ledger, booked, policy)
-    view = booked.view
+    found, view = looked_at(ledger, broker, policy)
     now = broker.clock().now
+    strange = unexplained(found)
     with ledger.begin() as session:
         session.add(
             Reconciliation(
@@ -93,13 +75,13 @@ def reconcile_with_broker(
         )
         status = account_book.trading_status(session, policy.book)
         session.add(account_snapshot(view.account, trading_session, moment, status.state, now))
-        if found and status.state != "HALTED":
-            account_book.set_trading_status(
+        if strange:
+            tighten(
                 session,
                 policy.book,
                 "HALTED",
-                f"{len(found)} unexplained difference(s) to the broker {moment.replace('_', ' ')} of "
-                f"{trading_session}: {found[0]}",
+                f"{len(strange)} unexplained difference(s) to the broker {moment.replace('_', ' ')} of "
+                f"{trading_session}: {strange[0]}",
                 "reconciliation",
             )
     return found
@@ -133,8 +115,11 @@ def _marked(
     with ledger.begin() as session:
         state = account_book.trading_status(session, policy.book).state
         ours = account_book.positions_of(session, account_id)
-        fills = account_book.fills_of(session, account_id, trading_session)
-    gone = {fill.symbol for fill in fills} - {position.symbol for position in view.positions}
+        fills = counted_fills(session, account_id, trading_session)
+        changed = account_book.adjustments_of(session, account_id, trading_session)
+    # What an adjustment ended has a mark as well: the day's profit is explained by it.
+    touched = {fill.symbol for fill in fills} | {row.symbol for row in changed if row.symbol}
+    gone = touched - {position.symbol for position in view.positions}
     closing = {p.symbol: (p.quantity, p.market_price) for p in view.positions} | {
         symbol: (_ZERO, price.price)
         for symbol, price in (broker.latest_prices(gone) if gone else {}).items()
@@ -158,65 +143,24 @@ def _marked(
     return account_snapshot(view.account, trading_session, "end_of_day", state, now), positions
 
 
-def _compare(ledger: Ledger, booked: Booked, policy: TradingPolicy) -> list[Drift]:
-    view = booked.view
-    account_id = view.account.account_id
-    start = start_of_day(view.since)
-    with ledger.begin() as session:
-        orders = order_book.orders_submitted_since(session, account_id, start)
-        fills = session.scalars(
-            select(Fill).where(Fill.account_id == account_id, Fill.filled_at >= start)
-        ).all()
-        positions = account_book.positions_of(session, account_id)
-        cash = account_book.expected_cash(session, account_id)
-        opening = account_book.opening_snapshot(session, account_id)
-    if cash is None or opening is None:
-        raise LedgerError(f"The ledger has no opening balance of account {account_id}.")
-    ours = Side(
-        orders=[
-            ComparedOrder(o.client_order_id, o.symbol, o.side, o.quantity, o.filled_quantity)
-            for o in orders
-        ],
-        fills=[ComparedFill(f.execution_id, f.symbol, f.side, f.quantity, f.price) for f in fills],
-        positions={s: holding_of(row) for s, row in positions.items() if row.quantity},
-        cash=cash,
-    )
-    # What happened before the ledger met the account is in its opening balance.
-    theirs = Side(
-        orders=[
-            ComparedOrder(o.client_order_id, o.symbol, o.side, o.quantity, o.filled_quantity)
-            for o in view.orders
-            if o.submitted_at >= max(start, opening.taken_at)
-        ],
-        fills=[
-            ComparedFill(
-                e.execution_id, e.symbol, e.side, round_step(e.quantity), round_step(e.price)
-            )
-            for e in view.executions
-            if e.filled_at >= max(start, opening.taken_at)
-        ],
-        positions={p.symbol: Holding(p.quantity, p.average_price) for p in view.positions},
-        cash=view.account.cash,
-    )
-    return reconcile(ours, theirs, policy.reconciling)
-
-
 @dataclass(frozen=True)
 class SessionEvidence:
     """What a trading session left: frozen for good once the session has closed.
 
     Attributes:
         frozen: False while the session is open: the rows are a preview.
-        drifts: Unexplained differences of the session's last reconciliation.
+        drifts: Differences of the session's last reconciliation.
+        unconfirmed: How many of them are explained and wait to be confirmed.
     """
 
     trading_session: date
     account: AccountSnapshot
     positions: Sequence[PositionSnapshot]
     orders: Sequence[Order]
-    fills: Sequence[Fill]
+    fills: Sequence[CountedFill]
     frozen: bool
     drifts: int
+    unconfirmed: int
 
 
 def session_evidence(
@@ -259,9 +203,10 @@ def _frozen_evidence(
             account=snapshot,
             positions=positions,
             orders=order_book.orders_of(session, account_id, trading_session),
-            fills=account_book.fills_of(session, account_id, trading_session),
+            fills=counted_fills(session, account_id, trading_session),
             frozen=True,
-            drifts=_drifts(last),
+            drifts=len(_drifts(last)),
+            unconfirmed=sum(1 for drift in _drifts(last) if drift.get("key")),
         )
 
 
@@ -270,16 +215,18 @@ def _preview(
 ) -> SessionEvidence:
     snapshot, positions = _marked(ledger, broker, policy, trading_session)
     with ledger.begin() as session:
+        last = account_book.last_reconciliation(session, account_id, trading_session)
         return SessionEvidence(
             trading_session=trading_session,
             account=snapshot,
             positions=positions,
             orders=order_book.orders_of(session, account_id, trading_session),
-            fills=account_book.fills_of(session, account_id, trading_session),
+            fills=counted_fills(session, account_id, trading_session),
             frozen=False,
-            drifts=_drifts(account_book.last_reconciliation(session, account_id, trading_session)),
+            drifts=len(_drifts(last)),
+            unconfirmed=sum(1 for drift in _drifts(last) if drift.get("key")),
         )
 
 
-def _drifts(reconciliation: Reconciliation | None) -> int:
-    return 0 if reconciliation is None else len(reconciliation.findings["drifts"])
+def _drifts(reconciliation: Reconciliation | None) -> list[dict[str, str]]:
+    return [] if reconciliation is None else reconciliation.findings["drifts"]

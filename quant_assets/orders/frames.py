@@ -14,9 +14,9 @@ import polars as pl
 
 from quant_assets.orders import schemas
 from quant_assets.orders.target_portfolio import Target
+from quant_resources.ledger.counted_fills import CountedFill
 from quant_resources.ledger.order_tables import (
     AccountSnapshot,
-    Fill,
     Order,
     OrderBatch,
     OrderIntent,
@@ -54,6 +54,8 @@ def targets_frame(
                 "reason",
                 "model_version",
                 "priced_at",
+                "stop_loss",
+                "take_profit",
             ),
         },
     )
@@ -73,9 +75,13 @@ def intents_frame(intents: Sequence[OrderIntent], batch: OrderBatch) -> pl.DataF
                 "leg",
                 "side",
                 "quantity",
+                "notional",
                 "order_type",
                 "time_in_force",
                 "limit_price",
+                "stop_price",
+                "take_profit_price",
+                "stop_loss_price",
                 "reference_price",
                 "state",
                 "limit_name",
@@ -90,33 +96,18 @@ def intents_frame(intents: Sequence[OrderIntent], batch: OrderBatch) -> pl.DataF
 
 def orders_frame(orders: Sequence[Order], trading_session: date) -> pl.DataFrame:
     """Rows of `orders/orders`."""
+    names = [column.name for column in schemas.ORDERS.columns if column.name != "trading_session"]
     return _frame(
         schemas.ORDERS,
         orders,
-        lambda row: {
-            "trading_session": trading_session,
-            **_copied(
-                row,
-                "client_order_id",
-                "broker_order_id",
-                "symbol",
-                "side",
-                "quantity",
-                "filled_quantity",
-                "average_fill_price",
-                "status",
-                "submitted_at",
-                "updated_at",
-            ),
-        },
+        lambda row: {"trading_session": trading_session, **_copied(row, *names)},
     )
 
 
-def fills_frame(fills: Sequence[Fill]) -> pl.DataFrame:
+def fills_frame(fills: Sequence[CountedFill]) -> pl.DataFrame:
     """Rows of `orders/fills`."""
-    return _frame(
-        schemas.FILLS, fills, lambda row: _copied(row, *(c.name for c in schemas.FILLS.columns))
-    )
+    names = [column.name for column in schemas.FILLS.columns]
+    return _frame(schemas.FILLS, fills, lambda row: _copied(row, *names))
 
 
 def positions_frame(positions: Sequence[PositionSnapshot], trading_session: date) -> pl.DataFrame:

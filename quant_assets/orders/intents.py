@@ -1,29 +1,34 @@
 """From target quantities to orders: netted over strategies, split into legs, with deterministic ids.
 
-Pure. Does not belong here: refusing orders (`risk_limits.py`), writing and sending them.
+Pure. Does not belong here: refusing orders (`limits/`), writing and sending them.
 
 1. Targets of all strategies are summed per symbol; a symbol that no strategy changed is not traded.
 2. What is held and what open orders may still fill is taken off.
 3. A change smaller than the smallest trade is dropped, unless it closes the position.
 4. A change through zero is two legs: the first closes, the second opens once the first has filled,
    since brokers refuse an order that would flip a position.
-5. Legs that reduce come first, then the largest notional: sales free buying power only when filled.
-6. The id is a digest of the decision itself, so that the same decision has the same id, and a broker
-   that sees it twice refuses the second.
+5. Every leg gets its terms from the style of the strategies that ask for it (`order_styles.py`), with
+   prices and dollars rounded to what the broker takes: what is frozen is exactly what is sent.
+6. Legs that reduce come first, then the most dollars: sales free buying power only when filled.
+7. The id is a digest of the decision itself, all its prices included, so that the same decision has the
+   same id, and a broker that sees it twice refuses the second.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Final, Literal
 
+from quant_assets.orders.order_styles import Terms, sized, terms_of
+from quant_assets.orders.policy import OrderStyle
 from quant_assets.orders.target_portfolio import Target
-from quant_resources.broker import Side
+from quant_resources.broker import Asset, OrderType, Side, TimeInForce
 from quant_resources.ledger.order_states import OrderState
+from quant_resources.order_rules import auction_cutoff
 
 DIGEST_CHARACTERS: Final = 24
 _ZERO: Final = Decimal(0)
@@ -35,7 +40,10 @@ class Intent:
     """An order as it is decided: everything that is frozen before it is sent.
 
     Attributes:
+        quantity: Shares; those that `notional` buys at the reference price where the order is by dollars.
         reduces: Whether it makes the position smaller.
+        notional: USD to buy for, instead of a number of shares; None for an order by shares.
+        take_profit_price: With `stop_loss_price` the legs of a bracket; both or none.
         waits_for: "leg" (the order `depends_on` must fill first), "buying_power", or nothing.
         limit_name: The limit that refused it, with the measured `limit_value` and its `limit_bound`.
     """
@@ -50,10 +58,13 @@ class Intent:
     reference_price: Decimal
     deadline: datetime
     reason: str
-    order_type: str = "market"
-    time_in_force: str = "day"
+    order_type: OrderType = "market"
+    time_in_force: TimeInForce = "day"
+    notional: Decimal | None = None
     limit_price: Decimal | None = None
     stop_price: Decimal | None = None
+    take_profit_price: Decimal | None = None
+    stop_loss_price: Decimal | None = None
     waits_for: Literal["", "leg", "buying_power"] = ""
     depends_on: str | None = None
     state: OrderState = OrderState.PENDING
@@ -62,9 +73,9 @@ class Intent:
     limit_bound: Decimal | None = None
 
     @property
-    def notional(self) -> Decimal:
-        """Quantity x reference price, USD."""
-        return self.quantity * self.reference_price
+    def value(self) -> Decimal:
+        """USD at the reference price; of an order by dollars exactly those."""
+        return self.quantity * self.reference_price if self.notional is None else self.notional
 
     @property
     def change(self) -> Decimal:
@@ -95,16 +106,21 @@ def net_intents(
     key: BatchKey,
     deadline: datetime,
     smallest_trade: Decimal,
+    style_of: Callable[[Collection[str]], OrderStyle],
+    assets: Mapping[str, Asset],
 ) -> list[Intent]:
     """Orders that move the book from what it holds to what its strategies want.
 
     Args:
         targets: Targets of all strategies.
         positions: Shares held by symbol, at the share count of the session.
-        open_quantities: Signed shares that open orders may still fill, by symbol.
+        open_quantities: Signed shares that open orders may still fill, by symbol; protective legs of
+            brackets do not count, since they end with the position that they protect.
         key: Batch that the orders belong to.
-        deadline: Until when they may be sent.
+        deadline: Until when they may be sent; an auction's own end comes first.
         smallest_trade: USD below which a position is not adjusted.
+        style_of: The style of an order that these strategies ask for (`TradingPolicy.style_of`).
+        assets: What the broker lets one do with a symbol.
 
     Returns:
         Intents in the order in which they are sent.
@@ -114,7 +130,8 @@ def net_intents(
         by_symbol.setdefault(target.symbol, []).append(target)
     intents: list[Intent] = []
     for symbol, wanting in by_symbol.items():
-        if not any(target.changed for target in wanting):
+        asking = [target for target in wanting if target.changed]
+        if not asking:
             continue
         wanted = sum((target.target_quantity for target in wanting), _ZERO)
         if wanted < 0:
@@ -124,38 +141,34 @@ def net_intents(
         price = wanting[0].reference_price
         if abs(wanted - held) * price < smallest_trade and wanted != 0:
             continue
-        why = "; ".join(
-            f"{target.strategy}: {target.reason}" for target in wanting if target.changed
-        )
         intents += _legs(
-            symbol=symbol,
-            security_id=wanting[0].security_id,
+            asking,
             held=held,
             wanted=wanted,
-            price=price,
             key=key,
             deadline=deadline,
-            why=why,
+            style=style_of({target.strategy for target in asking}),
+            fractionable=symbol in assets and assets[symbol].fractionable,
         )
-    return sorted(intents, key=lambda intent: (not intent.reduces, -intent.notional, intent.symbol))
+    return sorted(intents, key=lambda intent: (not intent.reduces, -intent.value, intent.symbol))
 
 
 def client_order_id(
-    key: BatchKey,
-    *,
-    symbol: str,
-    leg: int,
-    side: str,
-    quantity: Decimal,
-    order_type: str,
-    time_in_force: str,
-    prices: Sequence[Decimal | None],
+    key: BatchKey, *, symbol: str, leg: int, side: str, quantity: Decimal, terms: Terms
 ) -> str:
     """`<book>-<trading_session>-<digest>`: the same decision always has the same id.
 
-    The digest covers account, attempt, symbol, leg, side, quantity, order type and prices; numbers are
-    written without exponent or trailing zeros, so that 10 and 10.000 are the same decision.
+    The digest covers account, attempt, symbol, leg, side, quantity, order type, time in force, dollars
+    and every price; numbers are written without exponent or trailing zeros, so that 10 and 10.000 are
+    the same decision.
     """
+    numbers = (
+        terms.limit_price,
+        terms.stop_price,
+        terms.take_profit_price,
+        terms.stop_loss_price,
+        terms.notional,
+    )
     decision = "|".join(
         [
             key.account_id,
@@ -166,9 +179,9 @@ def client_order_id(
             str(leg),
             side,
             _plain(quantity),
-            order_type,
-            time_in_force,
-            *("" if price is None else _plain(price) for price in prices),
+            terms.order_type,
+            terms.time_in_force,
+            *("" if number is None else _plain(number) for number in numbers),
         ]
     )
     digest = hashlib.sha256(decision.encode()).hexdigest()[:DIGEST_CHARACTERS]
@@ -176,43 +189,52 @@ def client_order_id(
 
 
 def _legs(
+    asking: Sequence[Target],
     *,
-    symbol: str,
-    security_id: str,
     held: Decimal,
     wanted: Decimal,
-    price: Decimal,
     key: BatchKey,
     deadline: datetime,
-    why: str,
+    style: OrderStyle,
+    fractionable: bool,
 ) -> list[Intent]:
+    """One order, or two that turn a position round; none where less than a share would be opened."""
+    symbol, price = asking[0].symbol, asking[0].reference_price
     flips = held * wanted < 0
     changes = [-held, wanted] if flips else [wanted - held]
     legs: list[Intent] = []
-    for number, change in enumerate((c for c in changes if c != 0), start=1):
+    for number, change in enumerate(changes, start=1):
         side: Side = "buy" if change > 0 else "sell"
-        quantity = abs(change)
+        reduces = (flips and number == 1) or (not flips and abs(wanted) < abs(held))
+        quantity = sized(abs(change), style, opens=not reduces)
+        if quantity == 0:
+            continue
+        terms = terms_of(
+            style,
+            side=side,
+            quantity=quantity,
+            reference_price=price,
+            opens=not reduces,
+            second_leg=number == 2,
+            fractionable=fractionable,
+            wanting=asking,
+        )
+        cutoff = auction_cutoff(terms.time_in_force, key.trading_session)
         legs.append(
             Intent(
                 client_order_id=client_order_id(
-                    key,
-                    symbol=symbol,
-                    leg=number,
-                    side=side,
-                    quantity=quantity,
-                    order_type="market",
-                    time_in_force="day",
-                    prices=(None, None),
+                    key, symbol=symbol, leg=number, side=side, quantity=quantity, terms=terms
                 ),
                 symbol=symbol,
-                security_id=security_id,
+                security_id=asking[0].security_id,
                 leg=number,
                 side=side,
                 quantity=quantity,
-                reduces=(flips and number == 1) or (not flips and abs(wanted) < abs(held)),
+                reduces=reduces,
                 reference_price=price,
-                deadline=deadline,
-                reason=why,
+                deadline=deadline if cutoff is None else min(deadline, cutoff),
+                reason="; ".join(f"{target.strategy}: {target.reason}" for target in asking),
+                **vars(terms),
             )
         )
     if len(legs) == 2:

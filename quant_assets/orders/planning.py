@@ -4,20 +4,22 @@ Belongs here: reading ledger and broker for the target portfolio. Does not belon
 themselves (`target_portfolio.py`), and making orders of them (`batches.py`).
 
 1. The account is synced first, so that sleeves meet what is really held.
-2. Splits with an ex-date since a sleeve was frozen, today's included, are read from the broker now.
+2. Splits with an ex-date since a sleeve was frozen, today's included, are read from the broker now. A sleeve of
+   what is held is carried over those that the broker has booked since, of the rest over those announced.
 3. Every strategy plans on its own capital; one without usable signals, or one that does not exist any
    more, keeps its sleeve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final
 
 from quant_assets.orders.booking import sync_with_broker
+from quant_assets.orders.order_styles import takes_fractions
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.signal_input import StrategySignals
 from quant_assets.orders.target_portfolio import (
@@ -87,11 +89,16 @@ def plan_targets(
             if row.quantity
         }
         booked = account_book.symbols_split_on(session, account_id, trading_session)
+        split_bookings = account_book.splits_booked(
+            session, account_id, trading_session - _LONGEST_SPLIT_WINDOW
+        )
+        times = order_book.frozen_times(session, {rows[0].batch_id for _, rows in frozen.values()})
     splits = _splits_since(broker, [day for day, _ in frozen.values()], trading_session)
-    sleeves = {
-        strategy: carried_sleeve(_sleeve(day, rows), splits, trading_session)
-        for strategy, (day, rows) in frozen.items()
-    }
+    sleeves: dict[str, Sleeve] = {}
+    for strategy, (day, rows) in frozen.items():
+        since = {(symbol, on) for symbol, on, at in split_bookings if at > times[rows[0].batch_id]}
+        happened = [split for split in splits if _came_about(split, day, held, since)]
+        sleeves[strategy] = carried_sleeve(_sleeve(day, rows), happened, trading_session)
     symbols = held | {symbol for sleeve in sleeves.values() for symbol in sleeve.targets}
     for given in signals:
         if given.rows is not None:
@@ -126,7 +133,9 @@ def plan_targets(
             prices=prices,
             assets=assets,
             held=held,
-            fractional=policy.fractional,
+            fractional=_fractional(policy, given.strategy),
+            splits=splits,
+            trading_session=trading_session,
         )
     active = {given.strategy for given in signals}
     for strategy, sleeve in sleeves.items():
@@ -141,6 +150,22 @@ def plan_targets(
         problems={given.strategy: given.problem for given in signals if given.problem},
         unmanaged=sorted(held - {target.symbol for target in targets}),
     )
+
+
+def _came_about(
+    split: Split,
+    frozen_on: date,
+    held: Collection[str],
+    booked: Collection[tuple[str | None, date]],
+) -> bool:
+    """Whether a split has changed what a sleeve counts since it was frozen.
+
+    What is held splits when the broker books it, on the day or late: an announcement alone may be wrong, and
+    would double what is wanted of it.
+    """
+    if split.symbol in held:
+        return any(symbol == split.symbol and on >= split.ex_date for symbol, on in booked)
+    return split.ex_date > frozen_on
 
 
 def _sleeve(day: date, rows: Sequence[TargetPosition]) -> Sleeve:
@@ -160,10 +185,18 @@ def _sleeve(day: date, rows: Sequence[TargetPosition]) -> Sleeve:
                 model_version=row.model_version,
                 changed=row.changed,
                 priced_at=row.priced_at,
+                stop_loss=row.stop_loss,
+                take_profit=row.take_profit,
             )
             for row in rows
         },
     )
+
+
+def _fractional(policy: TradingPolicy, strategy: str) -> bool:
+    """Whether a strategy's longs may be fractions: those by dollars always are, where the name allows it."""
+    style = policy.style_of([strategy])
+    return style.sizing == "notional" or (policy.fractional and takes_fractions(style))
 
 
 def _splits_since(

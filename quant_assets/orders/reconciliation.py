@@ -1,68 +1,54 @@
 """Comparing the ledger with the broker: what differs, beyond tolerance, and nothing else.
 
-Pure. Does not belong here: fetching either side and acting on a finding (`booking.py`).
+Pure. Does not belong here: fetching either side (`comparison.py`), explaining a finding (`drift_explanations.py`) and
+acting on it (`evidence.py`).
 
 | Compared | A finding is |
 |---|---|
-| orders | an order of ours that only one side knows, or that differs in symbol, side, quantity or fill |
-| fills | an execution that only one side knows, or that differs |
+| orders | an order that only one side knows, by the broker's id, or that differs in symbol, side, size or fill |
+| fills | an execution, bust or correction that only one side knows, or that differs |
 | positions | a quantity beyond tolerance, a holding that only one side knows |
 | average price | a difference beyond tolerance at equal quantity |
-| cash | opening cash, fills and activities that do not add up to the broker's cash |
+| cash | opening cash, fills, corrections, activities and adjustments that do not add up to the broker's cash |
+
+Entries, their protective legs and what replaced an order are all orders here: each has its own id at the broker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal
+from typing import Literal
 
+from quant_assets.orders.drift import Drift, plain
 from quant_assets.orders.policy import Reconciling
 from quant_assets.orders.positions import Holding
-
-_ZERO: Final = Decimal(0)
-Kind = Literal["order", "fill", "position", "average_price", "cash"]
-
-
-@dataclass(frozen=True)
-class Drift:
-    """One difference that nothing explains."""
-
-    kind: Kind
-    subject: str
-    ledger: str
-    broker: str
-    detail: str
-
-    def as_json(self) -> dict[str, str]:
-        """For the ledger."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.detail} (ledger: {self.ledger}, broker: {self.broker})"
 
 
 @dataclass(frozen=True)
 class ComparedOrder:
-    """An order as one side knows it."""
+    """An order as one side knows it: sized in shares (`quantity`) or in USD (`notional`)."""
 
+    broker_order_id: str
     client_order_id: str
     symbol: str
     side: str
-    quantity: Decimal
+    quantity: Decimal | None
     filled_quantity: Decimal
+    notional: Decimal | None = None
 
 
 @dataclass(frozen=True)
 class ComparedFill:
-    """An execution as one side knows it."""
+    """An execution as one side knows it; of a bust, quantity and price are zero."""
 
     execution_id: str
     symbol: str
     side: str
     quantity: Decimal
     price: Decimal
+    kind: Literal["fill", "bust", "correct"] = "fill"
 
 
 @dataclass(frozen=True)
@@ -88,26 +74,25 @@ def reconcile(ledger: Side, broker: Side, tolerance: Reconciling) -> list[Drift]
 def _orders(
     ledger: Sequence[ComparedOrder], broker: Sequence[ComparedOrder], tolerance: Reconciling
 ) -> Iterator[Drift]:
-    ours = {order.client_order_id: order for order in ledger}
-    theirs = {order.client_order_id: order for order in broker}
+    ours = {order.broker_order_id: order for order in ledger}
+    theirs = {order.broker_order_id: order for order in broker}
     for name in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(name), theirs.get(name)
         if mine is None and other is not None:
-            yield Drift("order", name, "none", _order_text(other), f"Order {name} is unknown to us")
+            told = f"Order {other.client_order_id} is unknown to us"
+            yield Drift("order", name, "none", _order_text(other), told)
         elif other is None and mine is not None:
-            yield Drift(
-                "order", name, _order_text(mine), "none", f"The broker does not know order {name}"
-            )
+            told = f"The broker does not know order {mine.client_order_id}"
+            yield Drift("order", name, _order_text(mine), "none", told)
         elif mine is not None and other is not None and _differ(mine, other, tolerance):
-            yield Drift(
-                "order", name, _order_text(mine), _order_text(other), f"Order {name} differs"
-            )
+            told = f"Order {mine.client_order_id} differs"
+            yield Drift("order", name, _order_text(mine), _order_text(other), told)
 
 
 def _differ(mine: ComparedOrder, other: ComparedOrder, tolerance: Reconciling) -> bool:
     return (
         (mine.symbol, mine.side) != (other.symbol, other.side)
-        or mine.quantity != other.quantity
+        or (mine.quantity, mine.notional) != (other.quantity, other.notional)
         or abs(mine.filled_quantity - other.filled_quantity) > tolerance.quantity
     )
 
@@ -117,15 +102,15 @@ def _fills(ledger: Sequence[ComparedFill], broker: Sequence[ComparedFill]) -> It
     theirs = {fill.execution_id: fill for fill in broker}
     for name in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(name), theirs.get(name)
-        if mine == other:
+        known = mine or other
+        if known is None or mine == other:
             continue
-        symbol = (mine or other or ComparedFill("", "", "", _ZERO, _ZERO)).symbol
         yield Drift(
             "fill",
             name,
             "none" if mine is None else _fill_text(mine),
             "none" if other is None else _fill_text(other),
-            f"Fill {name} of {symbol} differs",
+            f"Fill {name} of {known.symbol} differs",
         )
 
 
@@ -138,8 +123,8 @@ def _positions(
             yield Drift(
                 "position",
                 symbol,
-                _plain(mine.quantity),
-                _plain(other.quantity),
+                plain(mine.quantity),
+                plain(other.quantity),
                 f"The position in {symbol} differs",
             )
         elif mine.quantity and (
@@ -148,8 +133,8 @@ def _positions(
             yield Drift(
                 "average_price",
                 symbol,
-                _plain(mine.average_price),
-                _plain(other.average_price),
+                plain(mine.average_price),
+                plain(other.average_price),
                 f"The average price of {symbol} differs",
             )
 
@@ -160,13 +145,14 @@ def _cash(ledger: Decimal, broker: Decimal, tolerance: Reconciling) -> Iterator[
 
 
 def _order_text(order: ComparedOrder) -> str:
-    filled = _plain(order.filled_quantity)
-    return f"{order.side} {_plain(order.quantity)} {order.symbol}, {filled} filled"
+    size = (
+        plain(order.quantity)
+        if order.quantity is not None
+        else f"{plain(order.notional or Decimal(0))} USD of"
+    )
+    return f"{order.side} {size} {order.symbol}, {plain(order.filled_quantity)} filled"
 
 
 def _fill_text(fill: ComparedFill) -> str:
-    return f"{fill.side} {_plain(fill.quantity)} {fill.symbol} at {_plain(fill.price)}"
-
-
-def _plain(number: Decimal) -> str:
-    return f"{number.normalize():f}"
+    told = f"{fill.side} {plain(fill.quantity)} {fill.symbol} at {plain(fill.price)}"
+    return told if fill.kind == "fill" else f"{fill.kind} to {told}"

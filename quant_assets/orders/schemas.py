@@ -24,6 +24,14 @@ _CLIENT_ORDER_ID = Column(
 _BROKER_ORDER_ID = Column("broker_order_id", pl.String, "The broker's id of the order")
 _SIDE = Column("side", pl.String, "Direction", allowed=SIDES)
 _QUANTITY = Column("quantity", pl.Float64, "Shares", "shares", minimum=1e-9)
+ORDER_ROLES = ("entry", "take_profit", "stop_loss", "replacement")
+CORRECTIONS = ("none", "bust", "correct")
+
+
+def _price(name: str, description: str, added: bool = True) -> Column:
+    """A price that not every row has."""
+    return Column(name, pl.Float64, description, "USD", nullable=True, minimum=1e-6, added=added)
+
 
 TARGET_PORTFOLIO = Table(
     stage=STAGE,
@@ -48,6 +56,8 @@ TARGET_PORTFOLIO = Table(
         Column("reason", pl.String, "Why it is this quantity"),
         Column("model_version", pl.String, "Model or rules behind the signal"),
         Column("priced_at", UTC_TIME, "When the reference price was made", nullable=True),
+        _price("stop_loss", "Price at which the signal ends a loss"),
+        _price("take_profit", "Price at which the signal takes its profit"),
     ),
     key=("trading_session", "strategy", "symbol"),
     kinds=_KINDS,
@@ -70,9 +80,13 @@ ORDER_INTENTS = Table(
         Column("leg", pl.Int32, "1; 2 opens the other side after a close", minimum=1),
         _SIDE,
         _QUANTITY,
+        _price("notional", "Amount that it is sent for, instead of shares"),
         Column("order_type", pl.String, "market, limit, stop"),
         Column("time_in_force", pl.String, "day, gtc, opg, cls"),
-        Column("limit_price", pl.Float64, "Limit", "USD", nullable=True, minimum=1e-6),
+        _price("limit_price", "Limit", added=False),
+        _price("stop_price", "Price from which it trades"),
+        _price("take_profit_price", "Limit of the bracket's leg that takes the profit"),
+        _price("stop_loss_price", "Stop of the bracket's leg that ends a loss"),
         Column("reference_price", pl.Float64, "Last price before the open", "USD", minimum=1e-6),
         Column("state", pl.String, "Where it stands", allowed=tuple(sorted(OrderState))),
         Column("limit_name", pl.String, "The limit that refused it", nullable=True),
@@ -89,14 +103,53 @@ ORDERS = Table(
     stage=STAGE,
     name="orders",
     grain="trading_session",
-    description="The broker's orders of the session as they ended; at most one per intent.",
+    description=(
+        "The broker's orders of the session as they ended: at most one entry per intent, its protective legs, "
+        "and what replaced one of them at the broker."
+    ),
     columns=(
         _SESSION,
         _CLIENT_ORDER_ID,
         _BROKER_ORDER_ID,
+        Column(
+            "role",
+            pl.String,
+            "What it is to its intent",
+            allowed=ORDER_ROLES,
+            added=True,
+            earlier="entry",
+        ),
+        Column(
+            "parent_order_id",
+            pl.String,
+            "The broker's id of the order that it protects or replaced",
+            nullable=True,
+            added=True,
+        ),
+        Column(
+            "broker_client_order_id",
+            pl.String,
+            "The client id that the broker knows",
+            added=True,
+            earlier_as="client_order_id",
+        ),
         _SYMBOL,
         _SIDE,
-        _QUANTITY,
+        Column(
+            "quantity",
+            pl.Float64,
+            "Shares; none where it is sent for an amount",
+            "shares",
+            nullable=True,
+            minimum=1e-9,
+        ),
+        _price("notional", "Amount that it is sent for, instead of shares"),
+        Column(
+            "order_type", pl.String, "market, limit, stop, stop_limit", added=True, earlier="market"
+        ),
+        Column("time_in_force", pl.String, "day, gtc, opg, cls", added=True, earlier="day"),
+        _price("limit_price", "Limit"),
+        _price("stop_price", "Price from which it trades"),
         Column("filled_quantity", pl.Float64, "Shares filled", "shares", minimum=0.0),
         Column(
             "average_fill_price",
@@ -110,7 +163,7 @@ ORDERS = Table(
         Column("submitted_at", UTC_TIME, "When the broker took it"),
         Column("updated_at", UTC_TIME, "When the broker last changed it"),
     ),
-    key=("trading_session", "client_order_id"),
+    key=("trading_session", "broker_order_id"),
     kinds=_KINDS,
 )
 
@@ -118,7 +171,10 @@ FILLS = Table(
     stage=STAGE,
     name="fills",
     grain="trading_session",
-    description="The executions of the session, each booked once by the broker's execution id.",
+    description=(
+        "The executions of the session, each booked once by the broker's execution id, as they count after what the "
+        "broker took back or corrected until the evidence was frozen."
+    ),
     columns=(
         _SESSION,
         Column("execution_id", pl.String, "The broker's id of the execution"),
@@ -126,10 +182,38 @@ FILLS = Table(
         _BROKER_ORDER_ID,
         _SYMBOL,
         _SIDE,
-        _QUANTITY,
+        Column("quantity", pl.Float64, "Shares; none of a busted fill", "shares", minimum=0.0),
         Column("price", pl.Float64, "Price of the execution", "USD", minimum=1e-6),
-        Column("realised_pnl", pl.Float64, "Profit that the fill realised", "USD"),
+        Column(
+            "realised_pnl", pl.Float64, "Profit that the fill and its corrections realised", "USD"
+        ),
         Column("filled_at", UTC_TIME, "When it was executed"),
+        Column(
+            "correction",
+            pl.String,
+            "What the broker did to it later",
+            allowed=CORRECTIONS,
+            added=True,
+            earlier="none",
+        ),
+        Column(
+            "booked_quantity",
+            pl.Float64,
+            "Shares as first said",
+            "shares",
+            minimum=1e-9,
+            added=True,
+            earlier_as="quantity",
+        ),
+        Column(
+            "booked_price",
+            pl.Float64,
+            "Price as first said",
+            "USD",
+            minimum=1e-6,
+            added=True,
+            earlier_as="price",
+        ),
     ),
     key=("execution_id",),
     kinds=_KINDS,

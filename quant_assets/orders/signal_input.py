@@ -79,6 +79,8 @@ def require_sound_targets(
             & pl.col("reference_price").is_finite()
             & (pl.col("reference_price") > 0)
         ),
+        "have a price of protection that is no positive number": _no_price("stop_loss")
+        | _no_price("take_profit"),
         "have a weight and a quantity of opposite signs": pl.col("changed")
         & (pl.col("target_weight").sign() * pl.col("target_quantity").sign() < 0),
     }
@@ -105,6 +107,12 @@ def as_decimal(value: float) -> Decimal:
     return Decimal(repr(value)).quantize(Decimal("1e-9"))
 
 
+def _no_price(column: str) -> pl.Expr:
+    """Rows with a price that is given and is none; a missing one is no problem."""
+    price = pl.col(column)
+    return price.is_not_null() & ~(price.is_finite() & (price > 0))
+
+
 def _problem(rows: pl.DataFrame | None, signal_session: date, largest_gross: float) -> str | None:
     if rows is None:
         return f"no signals of {signal_session} are stored"
@@ -116,6 +124,8 @@ def _problem(rows: pl.DataFrame | None, signal_session: date, largest_gross: flo
         "has more than one signal": pl.col("symbol").is_duplicated(),
         "has no model version": pl.col("model_version").fill_null("") == "",
         "has a target weight that is no number": weight.is_not_null() & ~weight.is_finite(),
+        "has a stop loss that is no positive price": _no_price("stop_loss"),
+        "has a take profit that is no positive price": _no_price("take_profit"),
     }
     for rule, broken in rules.items():
         wrong = rows.filter(broken)

@@ -1,7 +1,7 @@
 """From the strategies' signals to target quantities: what the book wants to hold, by strategy.
 
 Pure. Does not belong here: turning targets into orders (`intents.py`) and refusing orders
-(`risk_limits.py`). How a target comes about:
+(`limits/`). How a target comes about:
 
 1. A strategy's capital is its allocation x equity. Its sleeve is what it wanted last, as frozen in the
    ledger, carried over the splits since then.
@@ -46,6 +46,8 @@ class Target:
         reason: Why it is this quantity, for a person.
         changed: False where the sleeve is kept, so that nothing is traded for it.
         priced_at: When the reference price was made.
+        stop_loss: The signal's price of protection, USD as of the trading session's share count; None
+            where it gives none. `take_profit` likewise.
     """
 
     strategy: str
@@ -60,6 +62,8 @@ class Target:
     model_version: str
     changed: bool = True
     priced_at: datetime | None = None
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,16 @@ def split_ratio(symbol: str, splits: Sequence[Split], after: date, until: date) 
 
 
 def carried_sleeve(sleeve: Sleeve, splits: Sequence[Split], trading_session: date) -> Sleeve:
-    """The sleeve at the share count of the trading session."""
+    """The sleeve at the share count of the trading session.
+
+    Args:
+        sleeve: What was wanted.
+        splits: Those that came about since it was frozen (`planning.py`).
+        trading_session: The session to trade.
+    """
     targets = {}
     for symbol, target in sleeve.targets.items():
-        ratio = split_ratio(symbol, splits, sleeve.trading_session, trading_session)
+        ratio = split_ratio(symbol, splits, date.min, trading_session)
         targets[symbol] = (
             target
             if ratio == 1
@@ -187,6 +197,8 @@ def carried_sleeve(sleeve: Sleeve, splits: Sequence[Split], trading_session: dat
                 target,
                 target_quantity=(target.target_quantity * ratio).quantize(_FRACTION),
                 reference_price=target.reference_price / ratio,
+                stop_loss=_over(target.stop_loss, ratio),
+                take_profit=_over(target.take_profit, ratio),
             )
         )
     return Sleeve(trading_session, targets)
@@ -202,29 +214,40 @@ def plan_strategy(
     assets: Mapping[str, Asset],
     held: Collection[str],
     fractional: bool,
+    splits: Sequence[Split],
+    trading_session: date,
 ) -> list[Target]:
     """Targets of one strategy that has usable signals.
 
     Args:
         strategy: Its name.
         signals: Rows of its signal table of the session before: symbol, security_id, session, score,
-            target_weight, model_version.
+            target_weight, stop_loss, take_profit, model_version.
         sleeve: What it wanted last, carried to this session.
         capital: Its capital, USD.
         prices: Reference prices.
         assets: What the broker allows per symbol.
         held: Symbols that the book holds: their closed targets are repeated until they are gone.
         fractional: Whether longs may be fractions of a share.
+        splits: Splits since the session of the signals: its prices are in the shares of before.
+        trading_session: The session that will be traded.
 
     Returns:
         One target per symbol that is wanted, was wanted, or is still held from a closed target.
     """
     targets: list[Target] = []
     rows = signals.select(
-        "symbol", "security_id", "session", "score", "target_weight", "model_version"
+        "symbol",
+        "security_id",
+        "session",
+        "score",
+        "target_weight",
+        "stop_loss",
+        "take_profit",
+        "model_version",
     ).iter_rows()
     seen: set[str] = set()
-    for symbol, security_id, session, score, weight, model_version in rows:
+    for symbol, security_id, session, score, weight, loss, profit, model_version in rows:
         seen.add(symbol)
         kept = sleeve.targets.get(symbol)
         price = prices.usable.get(symbol)
@@ -244,6 +267,7 @@ def plan_strategy(
         still_there = kept is not None and (kept.target_quantity != 0 or symbol in held)
         if wanted == 0 and not still_there:
             continue
+        ratio = split_ratio(symbol, splits, session, trading_session)
         targets.append(
             Target(
                 strategy=strategy,
@@ -257,6 +281,8 @@ def plan_strategy(
                 reason=f"{float(wanted):+.2%} of {float(capital):,.0f} USD at {float(price):,.4f}",
                 model_version=model_version,
                 priced_at=prices.made_at[symbol],
+                stop_loss=_protection(loss, ratio),
+                take_profit=_protection(profit, ratio),
             )
         )
     session, model_version = signals.select("session", "model_version").row(0)
@@ -278,6 +304,8 @@ def plan_strategy(
                 model_version=model_version,
                 changed=True,
                 priced_at=prices.made_at[symbol],
+                stop_loss=None,
+                take_profit=None,
             )
         )
     return targets
@@ -297,6 +325,14 @@ def keep(target: Target, prices: Prices, why: str) -> Target:
     price = prices.usable.get(target.symbol, target.reference_price)
     priced_at = prices.made_at.get(target.symbol, target.priced_at)
     return replace(target, reference_price=price, priced_at=priced_at, reason=why, changed=False)
+
+
+def _protection(price: float | None, ratio: Decimal) -> Decimal | None:
+    return _over(None if price is None else Decimal(repr(price)), ratio)
+
+
+def _over(price: Decimal | None, ratio: Decimal) -> Decimal | None:
+    return None if price is None else (price / ratio).quantize(_FRACTION)
 
 
 def _round_shares(quantity: Decimal, fraction: bool) -> Decimal:

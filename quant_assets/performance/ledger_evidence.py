@@ -3,6 +3,11 @@
 Belongs here: reading the ledger into frames for `profit_and_loss`. Does not belong here: arithmetic, and the
 evidence that is in tables already (fills, positions and account of the session).
 
+What somebody confirmed as the explanation of a difference to the broker (an adjustment) is told as the activity that
+the broker did not post: a split, a dividend, a rename, a transfer; a trade that was made at the broker by hand has a
+kind of its own (`MANUAL_TRADE`). So is what the broker took back or corrected of an earlier session's fills
+(`CORRECTION`).
+
 Amounts leave the ledger as Float64: what is computed from them is analysis, not bookkeeping.
 """
 
@@ -17,11 +22,14 @@ import polars as pl
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from quant_assets.performance.profit_and_loss import CORRECTION, MANUAL_TRADE
 from quant_resources.errors import LedgerError
 from quant_resources.ledger import Ledger
+from quant_resources.ledger.counted_fills import late_corrections
 from quant_resources.ledger.order_tables import (
     AccountSnapshot,
     Activity,
+    Adjustment,
     OrderBatch,
     PositionSnapshot,
     TargetPosition,
@@ -35,6 +43,9 @@ _ACTIVITIES = {
     "net_amount": pl.Float64,
     "realised_pnl": pl.Float64,
 }
+#: What the broker would have posted for an adjustment; one without a symbol is money put in or taken out.
+_POSTED_AS = {"split": "SPLIT", "dividend": "DIV", "manual_trade": MANUAL_TRADE, "other": "NC"}
+_MONEY = "TRANS"
 _TARGETS = {"strategy": pl.String, "symbol": pl.String, "target_quantity": pl.Float64}
 
 
@@ -46,7 +57,7 @@ class SessionInLedger:
         since: Session of the evidence that the day is measured from.
         equity_before: USD.
         before: Positions with their marks then.
-        activities: What changed cash or shares since, fills aside.
+        activities: What changed cash or shares since, the session's fills aside.
         targets: Frozen targets of the session; empty when nothing was planned, or only a dry run.
         previous_targets: What every strategy wanted when it was last frozen before the session.
     """
@@ -86,7 +97,15 @@ def session_in_ledger(ledger: Ledger, account_id: str, trading_session: date) ->
         ).where(Activity.account_id == account_id, Activity.activity_date <= trading_session)
         if not opening:
             after = after.where(Activity.activity_date > start.trading_session)
-        activities = transaction.execute(after).all()
+        since = None if opening else start.trading_session
+        activities = [
+            *transaction.execute(after).all(),
+            *_adjustments(transaction, account_id, since, trading_session),
+            *(
+                (CORRECTION, one.symbol, one.change, one.cash, one.realised_pnl)
+                for one in late_corrections(transaction, account_id, since, trading_session)
+            ),
+        ]
         targets = _targets(transaction, _batch(transaction, account_id, trading_session))
         previous = _previous_targets(transaction, account_id, trading_session)
     return SessionInLedger(
@@ -97,6 +116,22 @@ def session_in_ledger(ledger: Ledger, account_id: str, trading_session: date) ->
         targets=_frame(targets, _TARGETS),
         previous_targets=_frame(previous, _TARGETS),
     )
+
+
+def _adjustments(
+    transaction: Session, account_id: str, since: date | None, trading_session: date
+) -> list[Sequence[Any]]:
+    """Adjustments of the sessions since then, as activities."""
+    query = select(Adjustment).where(
+        Adjustment.account_id == account_id, Adjustment.trading_session <= trading_session
+    )
+    if since is not None:
+        query = query.where(Adjustment.trading_session > since)
+    rows: list[Sequence[Any]] = []
+    for row in transaction.scalars(query.order_by(Adjustment.adjustment_id)):
+        kind = _POSTED_AS[row.kind] if row.symbol is not None else _MONEY
+        rows.append((kind, row.symbol, row.quantity, row.cash, row.realised_pnl))
+    return rows
 
 
 def _start(transaction: Session, account_id: str, trading_session: date) -> AccountSnapshot:

@@ -1,10 +1,13 @@
 """From an order back to everything it came from: intent, signals, model, features, bars.
 
 Belongs here: assembling what ledger and store already know into one tree. Nothing is decided or recomputed, but
-for the model's own account of its prediction. Does not belong here: printing (`quant_assets/cli/explain.py`).
+for the model's own account of its prediction. Does not belong here: what became of the order at the broker
+(`order_record.py`) and printing (`quant_assets/cli/explain.py`).
 
-1. The identifier is a client order id, a broker's order id or an execution id; all lead to one intent.
-2. The intent tells what was decided and what became of it: batch, order, fills, transitions.
+1. The identifier is a client order id, a broker's order id, an execution id or the id of a correction; all lead
+   to one intent.
+2. The intent tells what was decided and what became of it: batch, orders (entry, protective legs, replacements),
+   fills as they count with what the broker took back or corrected, transitions.
 3. Every strategy behind it tells its target (ledger) and its signal (store), of the signal's session.
 4. The signal's model version leads to the registry; the version's booster names the features that moved this
    very prediction, with their values at that session. A strategy of rules names the columns that it declares.
@@ -23,7 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from quant_assets.features.schemas import TABLES as FEATURE_TABLES
@@ -32,6 +35,12 @@ from quant_assets.market_data.schemas import TABLES as MARKET_DATA_TABLES
 from quant_assets.models import gradient_boosting
 from quant_assets.models.evaluation import feature_importance
 from quant_assets.models.schemas import MODEL_FEATURES
+from quant_assets.performance.order_record import (
+    Lineage,
+    events_of_intent,
+    orders_of_intent,
+    told_facts,
+)
 from quant_assets.signals.discovery import discover
 from quant_assets.signals.schemas import signal_table
 from quant_assets.signals.strategy import Strategy
@@ -39,10 +48,10 @@ from quant_resources.errors import LedgerError
 from quant_resources.ledger import Ledger, registry
 from quant_resources.ledger.order_tables import (
     Fill,
+    FillCorrection,
     IntentSignal,
     Order,
     OrderBatch,
-    OrderEvent,
     OrderIntent,
     TargetPosition,
 )
@@ -53,32 +62,6 @@ from quant_resources.tables import Table
 TOP_FEATURES: Final = 12
 """Features shown of a model's hundreds."""
 _READABLE: Final = {table.path: table for table in (*MARKET_DATA_TABLES, *FEATURE_TABLES)}
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """One step of the way back.
-
-    Attributes:
-        kind: intent, batch, order, fill, event, strategy, signal, model, features, bar or delivery.
-        name: What it is, for a heading.
-        facts: What is known of it, in the order in which it is told; plain values.
-        causes: What it came from, and for the intent also what became of it.
-    """
-
-    kind: str
-    name: str
-    facts: Mapping[str, Any]
-    causes: tuple[Lineage, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The tree as nested dictionaries."""
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "facts": dict(self.facts),
-            "causes": [cause.as_dict() for cause in self.causes],
-        }
 
 
 @dataclass(frozen=True)
@@ -110,7 +93,7 @@ def order_lineage(
     """Trace an order or a fill back to the data it came from.
 
     Args:
-        identifier: Client order id, broker's order id or execution id.
+        identifier: Client order id, broker's order id, execution id or id of a correction.
         ledger: The ledger.
         store: The data root.
         strategies: Name to strategy; all that are in `signals/strategies` by default.
@@ -135,19 +118,23 @@ def order_lineage(
         ).all()
         causes = [
             _batch(batch),
-            *_orders(transaction, intent.client_order_id),
+            *orders_of_intent(transaction, intent.client_order_id),
             *(
                 _strategy(transaction, store, known.get(link.strategy), link, target)
                 for link, target in links
             ),
-            *_events(transaction, intent.client_order_id),
+            *events_of_intent(transaction, intent.client_order_id),
         ]
     facts = {
         "trading_session": batch.trading_session,
         "state": intent.state,
         "order": f"{intent.side} {intent.quantity.normalize():f} {intent.symbol}",
         "type": f"{intent.order_type}, {intent.time_in_force}",
+        "notional": intent.notional,
         "limit_price": intent.limit_price,
+        "stop_price": intent.stop_price,
+        "take_profit": intent.take_profit_price,
+        "stop_loss": intent.stop_loss_price,
         "reference_price": intent.reference_price,
         "reason": intent.reason,
         "stopped_by": intent.limit_name,
@@ -155,16 +142,23 @@ def order_lineage(
         "allowed": intent.limit_bound,
         "deadline": intent.deadline,
     }
-    return Lineage("intent", intent.client_order_id, _told(facts), tuple(causes))
+    return Lineage("intent", intent.client_order_id, told_facts(facts), tuple(causes))
 
 
 def _find(transaction: Session, identifier: str) -> OrderIntent:
     intent = transaction.get(OrderIntent, identifier)
     if intent is not None:
         return intent
+    fill = transaction.scalar(
+        select(FillCorrection.execution_id).where(FillCorrection.correction_id == identifier)
+    )
     client_id = transaction.scalar(
-        select(Order.client_order_id).where(Order.broker_order_id == identifier)
-    ) or transaction.scalar(select(Fill.client_order_id).where(Fill.execution_id == identifier))
+        select(Order.client_order_id).where(
+            or_(Order.broker_order_id == identifier, Order.broker_client_order_id == identifier)
+        )
+    ) or transaction.scalar(
+        select(Fill.client_order_id).where(Fill.execution_id == (fill or identifier))
+    )
     if client_id is None:
         raise LedgerError(
             f"The ledger knows no order or fill {identifier!r}; the tear sheet and orders/orders list the "
@@ -179,52 +173,6 @@ def _batch(batch: OrderBatch) -> Lineage:
         f"book {batch.book}, {batch.trading_session}, attempt {batch.attempt}",
         {"mode": batch.mode, "equity": batch.equity, "cash": batch.cash, "frozen": batch.frozen_at},
     )
-
-
-def _orders(transaction: Session, client_order_id: str) -> list[Lineage]:
-    fills = transaction.scalars(
-        select(Fill)
-        .where(Fill.client_order_id == client_order_id)
-        .order_by(Fill.filled_at, Fill.execution_id)
-    ).all()
-    order = transaction.scalars(
-        select(Order).where(Order.client_order_id == client_order_id)
-    ).first()
-    if order is None:
-        return []
-    facts = {
-        "status": order.status,
-        "filled": f"{order.filled_quantity.normalize():f} of {order.quantity.normalize():f}",
-        "average_fill_price": order.average_fill_price,
-        "submitted": order.submitted_at,
-    }
-    booked = tuple(
-        Lineage(
-            "fill",
-            fill.execution_id,
-            {
-                "filled": f"{fill.quantity.normalize():f} at {fill.price.normalize():f} USD",
-                "realised_pnl": fill.realised_pnl,
-                "time": fill.filled_at,
-            },
-        )
-        for fill in fills
-    )
-    return [Lineage("order", order.broker_order_id, _told(facts), booked)]
-
-
-def _events(transaction: Session, client_order_id: str) -> list[Lineage]:
-    rows = transaction.scalars(
-        select(OrderEvent)
-        .where(OrderEvent.client_order_id == client_order_id)
-        .order_by(OrderEvent.event_id)
-    ).all()
-    steps = {
-        f"{event.happened_at:%Y-%m-%d %H:%M:%S.%f}": f"{event.from_state or 'new'} → {event.to_state} "
-        f"by {event.actor}: {event.detail}"
-        for event in rows
-    }
-    return [Lineage("event", "what became of it", steps)] if steps else []
 
 
 def _strategy(
@@ -244,7 +192,7 @@ def _strategy(
     return Lineage(
         "strategy",
         link.strategy,
-        _told(facts),
+        told_facts(facts),
         (_signal(transaction, store, strategy, link, target.security_id),),
     )
 
@@ -279,7 +227,7 @@ def _signal(
             _declared(seen, path, columns) for path, columns in strategy.features.items() if columns
         ]
     causes.append(_bar(seen, link.symbol))
-    return Lineage("signal", f"{link.strategy}, {session}", _told(facts), tuple(causes))
+    return Lineage("signal", f"{link.strategy}, {session}", told_facts(facts), tuple(causes))
 
 
 def _model(transaction: Session, version: str) -> Lineage:
@@ -293,7 +241,7 @@ def _model(transaction: Session, version: str) -> Lineage:
         **{name: model.metrics.get(name) for name in measured},
         "registered": model.created_at,
     }
-    return Lineage("model", version, _told(facts))
+    return Lineage("model", version, told_facts(facts))
 
 
 def _model_features(transaction: Session, seen: _Seen, table: Table, version: str) -> Lineage:
@@ -343,7 +291,7 @@ def _bar(seen: _Seen, symbol: str) -> Lineage:
     return Lineage(
         "bar",
         f"{seen.security_id}, {seen.session}",
-        _told(facts),
+        told_facts(facts),
         (_delivery(seen.store, seen.session, row.get("symbol", symbol)),),
     )
 
@@ -364,9 +312,4 @@ def _delivery(store: Store, session: date, symbol: str) -> Lineage:
         "observed_at": row["observed_at"],
         "vintages": len(store.vintages(RAW_BARS, key)),
     }
-    return Lineage("delivery", name, _told(facts))
-
-
-def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts without those that do not apply."""
-    return {name: value for name, value in facts.items() if value is not None}
+    return Lineage("delivery", name, told_facts(facts))

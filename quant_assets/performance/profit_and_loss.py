@@ -16,11 +16,15 @@ The algorithm, per symbol, in USD:
    average fill price, or at the mark when nothing was filled.
 4. Overnight profit goes to sleeves by what they held, trading profit by what they traded. Costs and realised
    profit follow the trades, dividends follow the holdings.
-5. Shares that no fill or activity explains, and cash that belongs to no symbol, go to `unattributed`.
-6. What is left of the change of the account's equity, money put in or taken out aside, is a row of its own
+5. Shares that no fill or activity explains, and cash that belongs to no symbol, go to `unattributed`. So does what
+   was traded at the broker by hand, when somebody has confirmed it: no strategy wanted it, and it is marked like
+   any trade (`quantity x closing mark + cash`).
+6. A fill counts as what really traded, and a busted one not at all. What the broker takes back or corrects of an
+   earlier session's fill is a trade of this session: its shares and cash go to those who hold or trade the symbol.
+7. What is left of the change of the account's equity, money put in or taken out aside, is a row of its own
    (`unattributed`, `RESIDUAL`). It is shown, never spread: it is what the evidence cannot explain.
 
-Numbers are Float64: this is analysis of frozen evidence, and rule 6 measures its error every day. The exact
+Numbers are Float64: this is analysis of frozen evidence, and rule 7 measures its error every day. The exact
 amounts stay in the ledger.
 """
 
@@ -53,6 +57,12 @@ FLOW_TYPES: Final = frozenset(
 )
 """Activities that move money or shares in or out: no profit, however large."""
 
+MANUAL_TRADE: Final = "MANUAL_TRADE"
+"""A confirmed adjustment: shares and cash of a trade that was made at the broker, not by an order of ours."""
+CORRECTION: Final = "CORRECTION"
+"""What the broker took back or corrected of a fill of an earlier session: a change of shares and cash."""
+_OWN_TYPES: Final = frozenset({MANUAL_TRADE, CORRECTION})
+
 _ZERO = pl.lit(0.0)
 
 
@@ -74,7 +84,8 @@ def daily_profit_and_loss(
         trading_session: The session, stamped on every row.
         before: symbol, quantity (signed shares), market_price (USD) at the end of the previous session.
         after: The same at the end of this one.
-        fills: symbol, side ("buy" or "sell"), quantity (> 0), price (USD), realised_pnl (USD).
+        fills: symbol, side ("buy" or "sell"), quantity (> 0, or 0 for a busted one), price (USD), realised_pnl
+            (USD).
         activities: activity_type, symbol (nullable), quantity (shares, nullable), net_amount
             (change of cash, USD), realised_pnl (USD).
         targets: strategy, symbol, target_quantity of the batch of this session; a strategy that is not named
@@ -119,7 +130,7 @@ def _symbols(
 
     held, mark_before, mark; net and traded (shares), paid (cash for shares), price (average fill), notional,
     realised; split (new shares per old), created (shares from nothing held), dividends, cost, other (cash of
-    other activities), unexplained (shares).
+    other activities), manual, manual_cash and manual_realised (traded by hand), unexplained (shares).
     """
     signed = (
         pl.when(pl.col("side") == "buy").then(pl.col("quantity")).otherwise(-pl.col("quantity"))
@@ -129,7 +140,8 @@ def _symbols(
         net=signed.sum(),
         notional=amount.sum(),
         paid=(signed * pl.col("price")).sum(),
-        price=amount.sum() / pl.col("quantity").sum(),
+        # Of fills that were all busted there is no price.
+        price=pl.when(pl.col("quantity").sum() > 0.0).then(amount.sum() / pl.col("quantity").sum()),
         realised=pl.col("realised_pnl").sum(),
     )
     kind = pl.col("activity_type")
@@ -141,8 +153,13 @@ def _symbols(
             changed=pl.col("quantity").filter(kind.is_in(SHARE_TYPES)).sum(),
             dividends=cash.filter(kind.is_in(DIVIDEND_TYPES)).sum(),
             cost=-cash.filter(kind.is_in(COST_TYPES)).sum(),
-            other=cash.filter(~kind.is_in(DIVIDEND_TYPES | COST_TYPES)).sum(),
-            realised_by_activity=pl.col("realised_pnl").sum(),
+            other=cash.filter(~kind.is_in(DIVIDEND_TYPES | COST_TYPES | _OWN_TYPES)).sum(),
+            corrected=pl.col("quantity").filter(kind == CORRECTION).sum(),
+            corrected_cash=cash.filter(kind == CORRECTION).sum(),
+            manual=pl.col("quantity").filter(kind == MANUAL_TRADE).sum(),
+            manual_cash=cash.filter(kind == MANUAL_TRADE).sum(),
+            manual_realised=pl.col("realised_pnl").filter(kind == MANUAL_TRADE).sum(),
+            realised_by_activity=pl.col("realised_pnl").filter(kind != MANUAL_TRADE).sum(),
         )
     )
     start = before.select("symbol", held="quantity", mark_before="market_price")
@@ -160,10 +177,14 @@ def _symbols(
         )
         .with_columns(pl.exclude("symbol").fill_null(0.0).cast(pl.Float64))
         .with_columns(
+            net=pl.col("net") + pl.col("corrected"),
+            paid=pl.col("paid") - pl.col("corrected_cash"),
+        )
+        .with_columns(
             split=pl.when(held != 0.0).then(1.0 + changed / held).otherwise(1.0),
             created=pl.when(held == 0.0).then(changed).otherwise(0.0),
             realised=pl.col("realised") + pl.col("realised_by_activity"),
-            unexplained=pl.col("held_after") - held - changed - pl.col("net"),
+            unexplained=pl.col("held_after") - held - changed - pl.col("net") - pl.col("manual"),
         )
     )
 
@@ -241,15 +262,16 @@ def _by_sleeve(symbols: pl.DataFrame, sleeves: pl.DataFrame) -> pl.DataFrame:
         dividends=dividends,
         cost=cost,
     )
-    strange = pl.col("unexplained") + pl.col("created")
-    unowned = symbols.filter(strange != 0.0).select(
+    manual_cash = pl.col("manual_cash")
+    strange = pl.col("unexplained") + pl.col("created") + pl.col("manual")
+    unowned = symbols.filter((strange != 0.0) | (manual_cash != 0.0)).select(
         pl.lit(UNATTRIBUTED).alias("strategy"),
         "symbol",
         quantity=strange,
         notional_traded=_ZERO,
         market_value=strange * mark,
-        pnl=strange * mark,
-        realised_pnl=_ZERO,
+        pnl=strange * mark + manual_cash,
+        realised_pnl=pl.col("manual_realised"),
         dividends=_ZERO,
         cost=_ZERO,
     )

@@ -1,13 +1,15 @@
 """What can be proved of trading evidence, which is frozen and never computed again.
 
 Belongs here: rules on rows that were written once, from ledger and broker. Pure. Does not belong here:
-recomputing (`detectors.py`), and whether the evidence agrees with the broker (`quant_assets/orders`).
+recomputing (`detectors.py`), reading the ledger, and whether it agrees with the broker (`quant_assets/orders`).
 
 1. No date in a row lies after its trading session, and no time after that day has ended in New York,
    so that nothing in it can have been learned later. Which columns are dates and times is the table's
    own declaration; one that is meant to lie ahead, such as an expiry, declares it.
 2. A target that was changed comes from signals of the session before, and from no other.
 3. It carries the score, the weight and the model version that are stored for that signal.
+4. Rows that are a copy of the ledger's are what the ledger says: the copy was altered by nobody, and nothing is
+   missing in it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from collections.abc import Mapping
 import polars as pl
 
 from quant_assets.findings import Finding
+from quant_assets.point_in_time.comparisons import differences, differing_rows
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.tables import Table
 
 #: The ledger keeps nine decimals of what signals hold as Float64.
 _LEDGER_ROUNDING = 1e-8
+_ROWS_SHOWN = 10
 
 
 def times_of(table: Table) -> list[str]:
@@ -143,6 +147,37 @@ def targets_follow_their_signals(
         "session.",
         "The signals were made again after they were traded (a restatement, a changed strategy, an activation for "
         "an earlier session): the target is what was known then.",
+    )
+
+
+def rows_are_the_ledgers(table: Table, stored: pl.DataFrame, ledger: pl.DataFrame) -> Finding:
+    """Rule 4: stored rows are those of the ledger, by their key and in every column.
+
+    Args:
+        table: A table that is a copy of the ledger.
+        stored: Its stored rows of some sessions.
+        ledger: The same rows as the ledger gives them.
+    """
+    # A partition that was stored before a column was declared has none of it.
+    later = [
+        column.name
+        for column in table.columns
+        if stored.height
+        and not column.nullable
+        and stored[column.name].null_count() == stored.height
+    ]
+    blank = [pl.lit(None, table.schema[name]).alias(name) for name in later]
+    found = differences(table, stored, ledger.with_columns(blank), ("stored", "ledger"))
+    rows = differing_rows(table, found)
+    return Finding(
+        passed=found.is_empty(),
+        message=f"{stored.height} rows are the ledger's."
+        if found.is_empty()
+        else f"{rows} rows of {table.path} are not what the ledger says.",
+        count=rows,
+        sample=None if found.is_empty() else found.head(_ROWS_SHOWN),
+        remedy="The ledger is the record: materialize the session's partition again, which copies it anew, and find "
+        "out who changed the stored file. If the ledger was changed, restore it.",
     )
 
 

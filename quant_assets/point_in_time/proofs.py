@@ -7,17 +7,18 @@ A table is proved in up to three ways, each with a finding of its own:
 
 1. *Look-ahead*: its rows are the same whatever comes later. Trading evidence, which is never computed again,
    names nothing later. Rows that a model predicted name the version that was in force.
-2. *Parity*: what is stored is what the session gives when it is computed alone.
+2. *Parity*: what is stored is what the session gives when it is computed alone. Evidence that is a copy of the
+   ledger is what the ledger says.
 3. *Start-up*: more history moves nothing. A model is trained on a window of its own choice and has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from time import process_time
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -29,6 +30,9 @@ from quant_resources.errors import QuantError
 from quant_resources.ledger import Ledger
 from quant_resources.store import Store
 from quant_resources.tables import Table
+
+#: Rows of a session by the ledger, beside the store's other evidence of it.
+Copy: TypeAlias = Callable[[Ledger, Store, str], pl.DataFrame | None]
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,21 @@ class Prover:
         store: The data root.
         ledger: A ledger that records nothing of what is computed with it (`UnrecordedLedger`).
         tables: Every table of the graph by path: what evidence names is looked up there.
+        copies: Path of a table that is a copy of the ledger to what makes its rows of a session anew; None for
+            a session that is not frozen yet.
     """
 
-    def __init__(self, store: Store, ledger: Ledger, tables: Mapping[str, Table]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        tables: Mapping[str, Table],
+        copies: Mapping[str, Copy] | None = None,
+    ) -> None:
         self._store = store
         self._ledger = ledger
         self._tables = tables
+        self._copies = copies or {}
 
     def prove(self, planned: Sequence[PlannedTable], keys: Sequence[str]) -> list[Proof]:
         """Prove some tables of one step.
@@ -158,7 +171,20 @@ class Prover:
         if evidence.comes_from_signals(table):
             ahead.append(evidence.signals_are_of_the_session_before(rows))
             parity = evidence.targets_follow_their_signals(rows, self._signals_of(rows))
+        copy = self._copies.get(table.path)
+        if copy is not None:
+            parity = self._copied(table, copy, keys)
         return Proof(table.path, len(keys), rows.height, merged(ahead), parity)
+
+    def _copied(self, table: Table, copy: Copy, keys: Sequence[str]) -> Finding:
+        """Whether the frozen sessions among some are stored as the ledger has them."""
+        frozen = {
+            key: rows for key in keys if (rows := copy(self._ledger, self._store, key)) is not None
+        }
+        if not frozen:
+            return Finding(True, f"{table.path}: none of these sessions is frozen yet.")
+        stored = self._store.read(table, list(frozen)).collect()
+        return evidence.rows_are_the_ledgers(table, stored, pl.concat(frozen.values()))
 
     def _signals_of(self, targets: pl.DataFrame) -> dict[str, pl.DataFrame]:
         """The stored signals of the strategies and sessions that changed targets name."""

@@ -1,425 +1,66 @@
-"""Reading and writing the order path in the ledger; every function works inside the caller's transaction.
+"""The order path in the ledger, through one door: what was planned, and what the broker made of it.
 
-Belongs here: queries and state changes of `order_tables.py`, each transition through the one table of
-`order_states.py` and with its event. Does not belong here: deciding what to send (`quant_assets.orders`)
-and talking to a broker.
+Belongs here: nothing but the names that the order path calls. Batches, intents and their states are in
+`intent_book.py`, the broker's orders under them in `broker_orders.py`, what the account holds in
+`account_book.py`. Every function works inside the caller's transaction.
 """
 
-from __future__ import annotations
-
-from collections.abc import Collection, Mapping, Sequence
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any
-
-from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
-
-from quant_resources.broker import BrokerOrder
-from quant_resources.errors import LedgerError
-from quant_resources.ledger.order_states import (
-    BROKER_STATUS,
-    OPEN,
-    TRANSITIONS,
-    UNFINISHED,
-    Actor,
-    OrderState,
-    assert_legal,
+from quant_resources.ledger.broker_orders import (
+    open_client_ids,
+    open_entries,
+    open_legs,
+    orders_by_broker_id,
+    orders_of,
+    orders_submitted_since,
+    record_leg,
+    record_order,
+    record_replacement,
+    recorded_orders,
 )
-from quant_resources.ledger.order_tables import (
-    IntentSignal,
-    Order,
-    OrderBatch,
-    OrderEvent,
-    OrderIntent,
-    TargetPosition,
+from quant_resources.ledger.frozen_terms import WrongOrderError
+from quant_resources.ledger.intent_book import (
+    batch_modes,
+    freeze_batch,
+    frozen_times,
+    has_event,
+    intents_of,
+    known_client_ids,
+    last_sleeves,
+    newest_batch,
+    rejections_since,
+    security_ids,
+    states_of,
+    targets_of,
+    transition,
+    unfinished_intents,
+    used_client_ids,
 )
 
-
-class WrongOrderError(LedgerError):
-    """The broker's order under one of our ids is not the one that was frozen.
-
-    Attributes:
-        book: The book whose order it is.
-    """
-
-    def __init__(self, message: str, book: str) -> None:
-        super().__init__(message)
-        self.book = book
-
-
-def newest_batch(session: Session, book: str, trading_session: date) -> OrderBatch | None:
-    """The batch of the latest attempt, if any was frozen."""
-    return session.scalars(
-        select(OrderBatch)
-        .where(OrderBatch.book == book, OrderBatch.trading_session == trading_session)
-        .order_by(OrderBatch.attempt.desc())
-        .limit(1)
-    ).first()
-
-
-def freeze_batch(
-    session: Session,
-    batch: OrderBatch,
-    targets: Sequence[TargetPosition],
-    intents: Sequence[OrderIntent],
-    signals: Sequence[IntentSignal],
-) -> int:
-    """Write a batch with its targets, intents and links; all of it or, with the transaction, nothing.
-
-    Args:
-        session: The transaction.
-        batch: The batch, without an id.
-        targets: Targets of all strategies; their batch_id is set here.
-        intents: Intents in their initial states, closing legs before the legs that wait for them.
-        signals: At least one per intent.
-
-    Returns:
-        The batch id.
-
-    Raises:
-        LedgerError: An intent has no signal behind it.
-    """
-    explained = {link.client_order_id for link in signals}
-    for intent in intents:
-        if intent.client_order_id not in explained:
-            raise LedgerError(
-                f"Order {intent.client_order_id} ({intent.symbol}) comes from no signal; nothing is "
-                "frozen."
-            )
-    session.add(batch)
-    session.flush()
-    for row in (*targets, *intents, *signals):
-        row.batch_id = batch.batch_id
-    session.add_all(targets)
-    session.flush()
-    # The self-reference of second legs needs the first legs to be there.
-    session.add_all(intent for intent in intents if intent.depends_on is None)
-    session.flush()
-    session.add_all(intent for intent in intents if intent.depends_on is not None)
-    session.flush()
-    session.add_all(signals)
-    for intent in intents:
-        assert_legal(intent.client_order_id, None, OrderState(intent.state), Actor.PLANNING)
-        session.add(
-            _event(intent.client_order_id, None, intent.state, Actor.PLANNING, detail="frozen")
-        )
-    session.flush()
-    return batch.batch_id
-
-
-def intents_of(session: Session, batch_id: int) -> list[OrderIntent]:
-    """All intents of a batch: what reduces first, then by notional, as they are sent."""
-    rows = session.scalars(select(OrderIntent).where(OrderIntent.batch_id == batch_id)).all()
-    return sorted(rows, key=_sending_order)
-
-
-def targets_of(session: Session, batch_id: int) -> list[TargetPosition]:
-    """All targets of a batch, by strategy and symbol."""
-    return list(
-        session.scalars(
-            select(TargetPosition)
-            .where(TargetPosition.batch_id == batch_id)
-            .order_by(TargetPosition.strategy, TargetPosition.symbol)
-        )
-    )
-
-
-def last_sleeves(
-    session: Session, account_id: str, book: str, dry: bool, before: tuple[date, int]
-) -> dict[str, tuple[date, list[TargetPosition]]]:
-    """What each strategy wanted when it was last frozen.
-
-    Sleeves of dry runs and of real batches are kept apart: a dry run holds nothing.
-
-    Args:
-        session: The transaction.
-        account_id: The account.
-        book: The book.
-        dry: Whether sleeves of dry runs are meant.
-        before: Trading session and attempt before which the batch must lie.
-
-    Returns:
-        Strategy to (trading session of its newest batch, its targets).
-    """
-    last = (
-        select(TargetPosition.strategy, func.max(TargetPosition.batch_id).label("batch_id"))
-        .join(OrderBatch, OrderBatch.batch_id == TargetPosition.batch_id)
-        .where(
-            OrderBatch.account_id == account_id,
-            OrderBatch.book == book,
-            (OrderBatch.mode == "dry_run") == dry,
-            func.row(OrderBatch.trading_session, OrderBatch.attempt) < func.row(*before),
-        )
-        .group_by(TargetPosition.strategy)
-        .subquery()
-    )
-    rows = session.execute(
-        select(TargetPosition, OrderBatch.trading_session)
-        .join(
-            last,
-            (last.c.strategy == TargetPosition.strategy)
-            & (last.c.batch_id == TargetPosition.batch_id),
-        )
-        .join(OrderBatch, OrderBatch.batch_id == TargetPosition.batch_id)
-    )
-    sleeves: dict[str, tuple[date, list[TargetPosition]]] = {}
-    for target, trading_session in rows:
-        sleeves.setdefault(target.strategy, (trading_session, []))[1].append(target)
-    return sleeves
-
-
-def unfinished_intents(session: Session, account_id: str) -> list[OrderIntent]:
-    """Every intent of the account, of whatever session, that recovery must finish."""
-    rows = session.scalars(
-        select(OrderIntent)
-        .join(OrderBatch, OrderBatch.batch_id == OrderIntent.batch_id)
-        .where(OrderBatch.account_id == account_id, OrderIntent.state.in_(sorted(UNFINISHED)))
-    ).all()
-    return sorted(rows, key=lambda row: (row.batch_id, *_sending_order(row)))
-
-
-def transition(
-    session: Session,
-    client_order_id: str,
-    new: OrderState,
-    actor: Actor,
-    *,
-    detail: str,
-    raw: Mapping[str, Any] | None = None,
-) -> OrderState:
-    """Move an intent to a state and append the event; the row is locked until the transaction ends.
-
-    Args:
-        session: The transaction.
-        client_order_id: The intent.
-        new: Its new state; the one that it has already is no transition and writes nothing.
-        actor: Who causes it.
-        detail: Why, for a person.
-        raw: The broker's own message.
-
-    Returns:
-        The state it had.
-
-    Raises:
-        IllegalTransitionError: The transition table does not know this step, or not by this actor.
-        LedgerError: There is no such intent.
-    """
-    intent = _locked(session, client_order_id)
-    old = OrderState(intent.state)
-    if old != new:
-        _apply(session, intent, new, actor, detail=detail, raw=raw)
-        session.flush()
-    return old
-
-
-def record_order(session: Session, order: BrokerOrder, actor: Actor, detail: str) -> None:
-    """Record what the broker says of an order of ours: its row, and the intent's state.
-
-    The order is compared with its intent first: a broker's answer about another order is never taken
-    for ours. News that came out of order (a state that the intent has left) change nothing.
-
-    Raises:
-        WrongOrderError: The order is not what was frozen.
-        LedgerError: There is no such intent, or its status is not known.
-    """
-    intent = _locked(session, order.client_order_id)
-    frozen = (intent.symbol, intent.side, intent.quantity, intent.order_type)
-    seen = (order.symbol, order.side, order.quantity, order.order_type)
-    if frozen != seen:
-        batch = session.get_one(OrderBatch, intent.batch_id)
-        raise WrongOrderError(
-            f"The broker's order {order.client_order_id} is {_shown(seen)}, the frozen one is "
-            f"{_shown(frozen)}; trading stops until a person has looked at it.",
-            batch.book,
-        )
-    state = BROKER_STATUS.get(order.status)
-    if state is None:
-        raise LedgerError(
-            f"The broker says {order.status!r} of order {order.client_order_id}, which this version "
-            "does not know; add it to BROKER_STATUS."
-        )
-    values = {
-        "filled_quantity": order.filled_quantity,
-        "average_fill_price": order.average_fill_price,
-        "status": order.status,
-        "updated_at": order.updated_at,
-    }
-    row = insert(Order).values(
-        broker_order_id=order.broker_order_id,
-        client_order_id=order.client_order_id,
-        symbol=order.symbol,
-        side=order.side,
-        quantity=order.quantity,
-        submitted_at=order.submitted_at,
-        **values,
-    )
-    session.execute(
-        row.on_conflict_do_update(
-            index_elements=[Order.broker_order_id],
-            set_=values,
-            # An older answer that arrives later must not undo a fill.
-            where=(Order.filled_quantity <= row.excluded.filled_quantity)
-            & (Order.updated_at <= row.excluded.updated_at),
-        )
-    )
-    old = OrderState(intent.state)
-    if old in UNFINISHED or old == OrderState.EXPIRED_UNSENT:
-        _apply(session, intent, OrderState.ACCEPTED, actor, detail=detail, raw=order.raw)
-        old = OrderState.ACCEPTED
-    if (old, state) in TRANSITIONS:
-        _apply(session, intent, state, actor, detail=f"broker: {order.status}", raw=order.raw)
-    session.flush()
-
-
-def open_client_ids(session: Session, account_id: str) -> list[str]:
-    """Client ids of the orders that the broker may still fill, as far as the ledger knows."""
-    return list(
-        session.scalars(
-            select(OrderIntent.client_order_id)
-            .join(OrderBatch, OrderBatch.batch_id == OrderIntent.batch_id)
-            .where(OrderBatch.account_id == account_id, OrderIntent.state.in_(sorted(OPEN)))
-        )
-    )
-
-
-def known_client_ids(session: Session, client_order_ids: Collection[str]) -> set[str]:
-    """Which of the ids belong to intents of the ledger."""
-    return set(
-        session.scalars(
-            select(OrderIntent.client_order_id).where(
-                OrderIntent.client_order_id.in_(client_order_ids)
-            )
-        )
-    )
-
-
-def recorded_orders(
-    session: Session, broker_order_ids: Collection[str]
-) -> dict[str, tuple[str, Decimal, datetime]]:
-    """What is recorded of each order: status, filled quantity, the broker's time of the last change."""
-    rows = session.execute(
-        select(Order.broker_order_id, Order.status, Order.filled_quantity, Order.updated_at).where(
-            Order.broker_order_id.in_(broker_order_ids)
-        )
-    )
-    return {row[0]: (row[1], row[2], row[3]) for row in rows}
-
-
-def orders_of(session: Session, account_id: str, trading_session: date) -> list[Order]:
-    """The broker's orders of a trading session, by submission."""
-    return list(
-        session.scalars(
-            select(Order)
-            .join(OrderIntent, OrderIntent.client_order_id == Order.client_order_id)
-            .join(OrderBatch, OrderBatch.batch_id == OrderIntent.batch_id)
-            .where(
-                OrderBatch.account_id == account_id, OrderBatch.trading_session == trading_session
-            )
-            .order_by(Order.submitted_at, Order.client_order_id)
-        )
-    )
-
-
-def _locked(session: Session, client_order_id: str) -> OrderIntent:
-    """The intent as it is in the database now, locked until the transaction ends."""
-    intent = session.get(OrderIntent, client_order_id, with_for_update=True, populate_existing=True)
-    if intent is None:
-        raise LedgerError(f"The ledger has no order {client_order_id}.")
-    return intent
-
-
-def _apply(
-    session: Session,
-    intent: OrderIntent,
-    new: OrderState,
-    actor: Actor,
-    *,
-    detail: str,
-    raw: Mapping[str, Any] | None = None,
-) -> None:
-    old = OrderState(intent.state)
-    assert_legal(intent.client_order_id, old, new, actor)
-    intent.state = str(new)
-    session.add(_event(intent.client_order_id, old, new, actor, detail=detail, raw=raw))
-
-
-def _shown(order: tuple[str, str, Decimal, str]) -> str:
-    symbol, side, quantity, order_type = order
-    return f"{side} {quantity.normalize():f} {symbol} {order_type}"
-
-
-def _sending_order(row: OrderIntent) -> tuple[bool, Decimal, str, int]:
-    return (not row.reduces, -row.quantity * row.reference_price, row.symbol, row.leg)
-
-
-def _event(
-    client_order_id: str,
-    old: OrderState | None,
-    new: OrderState | str,
-    actor: Actor,
-    *,
-    detail: str,
-    raw: Mapping[str, Any] | None = None,
-) -> OrderEvent:
-    return OrderEvent(
-        client_order_id=client_order_id,
-        from_state=None if old is None else str(old),
-        to_state=str(new),
-        actor=str(actor),
-        detail=detail,
-        broker_message=None if raw is None else dict(raw),
-    )
-
-
-def security_ids(session: Session, client_order_ids: Collection[str]) -> dict[str, str]:
-    """The listing behind each order."""
-    rows = session.execute(
-        select(OrderIntent.client_order_id, OrderIntent.security_id).where(
-            OrderIntent.client_order_id.in_(client_order_ids)
-        )
-    )
-    return {row[0]: row[1] for row in rows}
-
-
-def orders_submitted_since(session: Session, account_id: str, start: datetime) -> list[Order]:
-    """The account's orders that the broker took at or after a time."""
-    return list(
-        session.scalars(
-            select(Order)
-            .join(OrderIntent, OrderIntent.client_order_id == Order.client_order_id)
-            .join(OrderBatch, OrderBatch.batch_id == OrderIntent.batch_id)
-            .where(OrderBatch.account_id == account_id, Order.submitted_at >= start)
-        )
-    )
-
-
-def has_event(session: Session, client_order_id: str, detail: str) -> bool:
-    """Whether an event of the intent says exactly this."""
-    return (
-        session.scalar(
-            select(OrderEvent.event_id)
-            .where(OrderEvent.client_order_id == client_order_id, OrderEvent.detail == detail)
-            .limit(1)
-        )
-        is not None
-    )
-
-
-def batch_modes(session: Session, batch_ids: Collection[int]) -> dict[int, str]:
-    """The trading mode in which each batch was frozen."""
-    rows = session.execute(
-        select(OrderBatch.batch_id, OrderBatch.mode).where(OrderBatch.batch_id.in_(batch_ids))
-    )
-    return {row[0]: row[1] for row in rows}
-
-
-def states_of(session: Session, client_order_ids: Collection[str]) -> dict[str, OrderState]:
-    """Where each intent stands."""
-    rows = session.execute(
-        select(OrderIntent.client_order_id, OrderIntent.state).where(
-            OrderIntent.client_order_id.in_(client_order_ids)
-        )
-    )
-    return {client_order_id: OrderState(state) for client_order_id, state in rows}
+__all__ = [
+    "WrongOrderError",
+    "batch_modes",
+    "freeze_batch",
+    "frozen_times",
+    "has_event",
+    "intents_of",
+    "known_client_ids",
+    "last_sleeves",
+    "newest_batch",
+    "open_client_ids",
+    "open_entries",
+    "open_legs",
+    "orders_by_broker_id",
+    "orders_of",
+    "orders_submitted_since",
+    "record_leg",
+    "record_order",
+    "record_replacement",
+    "recorded_orders",
+    "rejections_since",
+    "security_ids",
+    "states_of",
+    "targets_of",
+    "transition",
+    "unfinished_intents",
+    "used_client_ids",
+]

@@ -1,17 +1,21 @@
-"""The tables of the order path: what was planned, sent, accepted, filled, held and compared.
+"""The tables of the order path: what was planned, sent and accepted, and every transition of it.
 
-Belongs here: table declarations with their constraints. Does not belong here: the functions on them
-(`order_book.py`) and the states with their transitions (`order_states.py`).
+Belongs here: table declarations with their constraints, batches to orders. Does not belong here: what an
+account holds (`account_tables.py`, whose tables can be imported from here too), the functions on the
+tables (`order_book.py`) and the states with their transitions (`order_states.py`).
 
 Foreign keys make the audit trail a fact of the database: every fill has an order, every order an
 intent, every intent at least one target of a strategy with its signal session and model version.
-History (`APPEND_ONLY`) is never updated; what changes is the intent's state, the broker's view of an
-order and the position, each in the transaction that appends the reason.
+History (`APPEND_ONLY`) is never updated; what changes is the intent's state and the broker's view of an
+order, each in the transaction that appends the reason: a trigger of the database holds the state to the
+transition table, and a second one lets no transaction commit a state without its event.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date
+from typing import Final, Literal, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +30,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from quant_resources.ledger.account_tables import (
+    SIDES,
+    AccountSnapshot,
+    Activity,
+    Adjustment,
+    Fill,
+    FillCorrection,
+    Position,
+    PositionSnapshot,
+    Reconciliation,
+    TradingState,
+)
 from quant_resources.ledger.base import (
     APPEND_ONLY,
     Base,
@@ -39,11 +55,56 @@ from quant_resources.ledger.base import (
     ShortText,
     Utc,
 )
-from quant_resources.ledger.order_states import UNFINISHED, states_sql, transitions_sql
+from quant_resources.ledger.order_states import (
+    OPEN,
+    UNFINISHED,
+    OrderState,
+    events_sql,
+    leg_events_sql,
+    states_sql,
+)
 
-_SIDES = "side IN ('buy', 'sell')"
-_MODES = "mode IN ('dry_run', 'paper', 'live')"
-_UNFINISHED_SQL = f"state IN ({', '.join(repr(str(state)) for state in sorted(UNFINISHED))})"
+_MODES: Final = "mode IN ('dry_run', 'paper', 'live')"
+__all__ = [
+    "ENDED_STATUSES",
+    "LEG_ROLES",
+    "AccountSnapshot",
+    "Activity",
+    "Adjustment",
+    "Fill",
+    "FillCorrection",
+    "IntentSignal",
+    "LegEvent",
+    "Order",
+    "OrderBatch",
+    "OrderEvent",
+    "OrderIntent",
+    "Position",
+    "PositionSnapshot",
+    "Reconciliation",
+    "Role",
+    "TargetPosition",
+    "TradingState",
+]
+
+#: Statuses of the broker after which nothing of an order can fill.
+ENDED_STATUSES: Final = ("canceled", "expired", "filled", "rejected", "replaced")
+#: What an order is to its intent.
+Role = Literal["entry", "take_profit", "stop_loss", "replacement"]
+LEG_ROLES: Final = ("stop_loss", "take_profit")
+
+
+def _in(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+def _in_states(states: frozenset[OrderState]) -> str:
+    return _in("state", sorted(states))
+
+
+def positive(column: str) -> CheckConstraint:
+    """The CHECK that a column, where it says anything, is above zero."""
+    return CheckConstraint(f"{column} IS NULL OR {column} > 0", name=column)
 
 
 class OrderBatch(Base):
@@ -78,6 +139,8 @@ class TargetPosition(Base):
     __table_args__ = (
         CheckConstraint("reference_price > 0", name="reference_price"),
         CheckConstraint("model_version <> ''", name="model_version"),
+        positive("stop_loss"),
+        positive("take_profit"),
         {"info": APPEND_ONLY},
     )
 
@@ -96,6 +159,8 @@ class TargetPosition(Base):
     reason: Mapped[LongText]
     model_version: Mapped[ShortText]
     priced_at: Mapped[Utc | None]  # when the reference price was made
+    stop_loss: Mapped[Price | None]
+    take_profit: Mapped[Price | None]
 
 
 class OrderIntent(Base):
@@ -107,17 +172,29 @@ class OrderIntent(Base):
         UniqueConstraint("client_order_id", "batch_id", "symbol"),
         CheckConstraint("length(client_order_id) BETWEEN 1 AND 128", name="client_order_id"),
         CheckConstraint(states_sql("state"), name="state"),
-        CheckConstraint(_SIDES, name="side"),
+        CheckConstraint(SIDES, name="side"),
         CheckConstraint("quantity > 0", name="quantity"),
         CheckConstraint("leg >= 1", name="leg"),
         CheckConstraint("reference_price > 0", name="reference_price"),
-        CheckConstraint("limit_price IS NULL OR limit_price > 0", name="limit_price"),
-        CheckConstraint("stop_price IS NULL OR stop_price > 0", name="stop_price"),
+        positive("limit_price"),
+        positive("stop_price"),
+        positive("notional"),
+        CheckConstraint(
+            "(take_profit_price IS NULL) = (stop_loss_price IS NULL) "
+            "AND (take_profit_price IS NULL OR take_profit_price > 0) "
+            "AND (stop_loss_price IS NULL OR stop_loss_price > 0)",
+            name="bracket",
+        ),
         CheckConstraint("waits_for IN ('', 'leg', 'buying_power')", name="waits_for"),
         CheckConstraint("(waits_for = 'leg') = (depends_on IS NOT NULL)", name="depends_on"),
         CheckConstraint("state <> 'refused' OR limit_name IS NOT NULL", name="refused"),
-        # Recovery reads this index alone, however long the history is.
-        Index("ix_order_intents_unfinished", "batch_id", postgresql_where=text(_UNFINISHED_SQL)),
+        # Recovery and booking read these two alone, however long the history is.
+        Index(
+            "ix_order_intents_unfinished",
+            "batch_id",
+            postgresql_where=text(_in_states(UNFINISHED)),
+        ),
+        Index("ix_order_intents_open", "batch_id", postgresql_where=text(_in_states(OPEN))),
     )
 
     client_order_id: Mapped[ShortText] = mapped_column(primary_key=True)
@@ -126,12 +203,15 @@ class OrderIntent(Base):
     security_id: Mapped[ShortText]
     leg: Mapped[int] = mapped_column(SmallInteger)
     side: Mapped[ShortText]
-    quantity: Mapped[Quantity]
+    quantity: Mapped[Quantity]  # with a notional: the shares that it buys at the reference price
+    notional: Mapped[Money | None]
     reduces: Mapped[bool]  # makes the position smaller: what REDUCING still allows
     order_type: Mapped[ShortText]
     time_in_force: Mapped[ShortText]
     limit_price: Mapped[Price | None]
     stop_price: Mapped[Price | None]
+    take_profit_price: Mapped[Price | None]  # both or neither: the order is a bracket
+    stop_loss_price: Mapped[Price | None]
     reference_price: Mapped[Price]
     waits_for: Mapped[ShortText] = mapped_column(default="")
     depends_on: Mapped[ShortText | None] = mapped_column(
@@ -179,22 +259,57 @@ class IntentSignal(Base):
 
 
 class Order(Base):
-    """The broker's order of an intent, as last seen; exactly one per accepted intent."""
+    """An order at the broker, as last seen: an intent's entry, its protective legs, what replaced them.
+
+    `client_order_id` is the intent's, whatever the role, so that a fill is always explained by what was
+    planned; `broker_client_order_id` is the one that the broker knows.
+    """
 
     __tablename__ = "orders"
     __table_args__ = (
-        UniqueConstraint("client_order_id"),
+        # Exactly one entry per accepted intent.
+        Index(
+            "uq_orders_entry",
+            "client_order_id",
+            unique=True,
+            postgresql_where=text("role = 'entry'"),
+        ),
+        Index("ix_orders_client_order_id", "client_order_id"),
+        Index("ix_orders_submitted_at", "submitted_at"),
+        Index(
+            "ix_orders_open",
+            "symbol",
+            postgresql_where=text(_in("status", ENDED_STATUSES).replace(" IN ", " NOT IN ")),
+        ),
         UniqueConstraint("broker_order_id", "client_order_id"),
-        CheckConstraint(_SIDES, name="side"),
-        CheckConstraint("quantity > 0", name="quantity"),
-        CheckConstraint("filled_quantity BETWEEN 0 AND quantity", name="filled_quantity"),
+        CheckConstraint(SIDES, name="side"),
+        CheckConstraint(_in("role", get_args(Role)), name="role"),
+        CheckConstraint("(role = 'entry') = (parent_order_id IS NULL)", name="parent_order_id"),
+        CheckConstraint("quantity IS NOT NULL OR notional IS NOT NULL", name="size"),
+        positive("quantity"),
+        positive("notional"),
+        positive("limit_price"),
+        positive("stop_price"),
+        CheckConstraint(
+            "filled_quantity >= 0 AND (quantity IS NULL OR filled_quantity <= quantity)",
+            name="filled_quantity",
+        ),
     )
 
     broker_order_id: Mapped[ShortText] = mapped_column(primary_key=True)
     client_order_id: Mapped[ShortText] = mapped_column(ForeignKey("order_intents.client_order_id"))
+    role: Mapped[ShortText] = mapped_column(default="entry", server_default="entry")
+    # The entry that a leg protects, or the order that a replacement took the place of.
+    parent_order_id: Mapped[ShortText | None] = mapped_column(ForeignKey("orders.broker_order_id"))
+    broker_client_order_id: Mapped[ShortText]
     symbol: Mapped[ShortText]
     side: Mapped[ShortText]
-    quantity: Mapped[Quantity]
+    quantity: Mapped[Quantity | None]
+    notional: Mapped[Money | None]
+    order_type: Mapped[ShortText]
+    time_in_force: Mapped[ShortText]
+    limit_price: Mapped[Price | None]
+    stop_price: Mapped[Price | None]
     filled_quantity: Mapped[Quantity]
     average_fill_price: Mapped[Price | None]
     status: Mapped[ShortText]
@@ -207,8 +322,14 @@ class OrderEvent(Base):
 
     __tablename__ = "order_events"
     __table_args__ = (
-        CheckConstraint(transitions_sql("from_state", "to_state"), name="transition"),
+        CheckConstraint(events_sql("from_state", "to_state", "actor"), name="transition"),
         Index("ix_order_events_client_order_id", "client_order_id"),
+        # Repeated rejections stop trading: they are counted before every batch.
+        Index(
+            "ix_order_events_rejected",
+            "happened_at",
+            postgresql_where=text("to_state = 'rejected'"),
+        ),
         {"info": APPEND_ONLY},
     )
 
@@ -222,171 +343,21 @@ class OrderEvent(Base):
     happened_at: Mapped[Utc] = mapped_column(server_default=func.clock_timestamp())
 
 
-class Fill(Base):
-    """One execution, booked once by the broker's execution id."""
+class LegEvent(Base):
+    """One transition of a protective leg, which has no intent of its own."""
 
-    __tablename__ = "fills"
+    __tablename__ = "leg_events"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["broker_order_id", "client_order_id"],
-            ["orders.broker_order_id", "orders.client_order_id"],
-            name="fk_fills_order",
-        ),
-        CheckConstraint(_SIDES, name="side"),
-        CheckConstraint("quantity > 0", name="quantity"),
-        CheckConstraint("price > 0", name="price"),
-        Index("ix_fills_trading_session", "account_id", "trading_session"),
-        Index("ix_fills_client_order_id", "client_order_id"),
+        CheckConstraint(leg_events_sql("from_state", "to_state", "actor"), name="transition"),
+        Index("ix_leg_events_broker_order_id", "broker_order_id"),
         {"info": APPEND_ONLY},
     )
 
-    execution_id: Mapped[ShortText] = mapped_column(primary_key=True)
-    account_id: Mapped[ShortText]
-    trading_session: Mapped[date]
-    client_order_id: Mapped[ShortText]
-    broker_order_id: Mapped[ShortText]
-    symbol: Mapped[ShortText]
-    side: Mapped[ShortText]
-    quantity: Mapped[Quantity]
-    price: Mapped[Price]
-    realised_pnl: Mapped[Money]
-    filled_at: Mapped[Utc]
+    event_id: Mapped[SequenceId]
+    broker_order_id: Mapped[ShortText] = mapped_column(ForeignKey("orders.broker_order_id"))
+    from_state: Mapped[ShortText | None]
+    to_state: Mapped[ShortText]
+    actor: Mapped[ShortText]
+    detail: Mapped[LongText]
     broker_message: Mapped[JsonObject]
-    booked_at: Mapped[Utc] = mapped_column(server_default=func.clock_timestamp())
-
-
-class Activity(Base):
-    """What changed cash or shares without an order of ours: dividends, splits, fees, transfers."""
-
-    __tablename__ = "activities"
-    __table_args__ = (
-        Index("ix_activities_account", "account_id", "activity_date"),
-        {"info": APPEND_ONLY},
-    )
-
-    activity_id: Mapped[ShortText] = mapped_column(primary_key=True)
-    account_id: Mapped[ShortText]
-    activity_type: Mapped[ShortText]
-    activity_date: Mapped[date]
-    symbol: Mapped[ShortText | None]
-    quantity: Mapped[Quantity | None]
-    net_amount: Mapped[Money]
-    realised_pnl: Mapped[Money]
-    description: Mapped[LongText]
-    broker_message: Mapped[JsonObject]
-    booked_at: Mapped[Utc] = mapped_column(server_default=func.clock_timestamp())
-
-
-class Position(Base):
-    """What the ledger believes the account holds, from its opening balance, fills and activities."""
-
-    __tablename__ = "positions"
-    __table_args__ = (CheckConstraint("average_price >= 0", name="average_price"),)
-
-    account_id: Mapped[ShortText] = mapped_column(primary_key=True)
-    symbol: Mapped[ShortText] = mapped_column(primary_key=True)
-    security_id: Mapped[ShortText | None]
-    quantity: Mapped[Quantity]
-    average_price: Mapped[Price]
-    realised_pnl: Mapped[Money]
-    updated_at: Mapped[Utc] = mapped_column(
-        server_default=func.clock_timestamp(), onupdate=func.clock_timestamp()
-    )
-
-
-class AccountSnapshot(Base):
-    """The account as the broker showed it at one moment of a trading session."""
-
-    __tablename__ = "account_snapshots"
-    __table_args__ = (
-        CheckConstraint(
-            "moment IN ('opening', 'before_trading', 'after_trading', 'end_of_day')", name="moment"
-        ),
-        # The ledger starts once with an account, and the evidence of a day is frozen once.
-        Index(
-            "uq_account_snapshots_opening",
-            "account_id",
-            unique=True,
-            postgresql_where=text("moment = 'opening'"),
-        ),
-        Index(
-            "uq_account_snapshots_end_of_day",
-            "account_id",
-            "trading_session",
-            unique=True,
-            postgresql_where=text("moment = 'end_of_day'"),
-        ),
-        {"info": APPEND_ONLY},
-    )
-
-    snapshot_id: Mapped[SequenceId]
-    account_id: Mapped[ShortText]
-    trading_session: Mapped[date]
-    moment: Mapped[ShortText]
-    taken_at: Mapped[Utc]
-    equity: Mapped[Money]
-    cash: Mapped[Money]
-    buying_power: Mapped[Money]
-    long_value: Mapped[Money]
-    short_value: Mapped[Money]
-    previous_equity: Mapped[Money | None]
-    trading_state: Mapped[ShortText]
-    broker_message: Mapped[JsonObject]
-
-
-class PositionSnapshot(Base):
-    """A position with its mark at the moment of an account snapshot."""
-
-    __tablename__ = "position_snapshots"
-    __table_args__ = ({"info": APPEND_ONLY},)
-
-    snapshot_id: Mapped[int] = mapped_column(
-        BigInteger, ForeignKey("account_snapshots.snapshot_id"), primary_key=True
-    )
-    symbol: Mapped[ShortText] = mapped_column(primary_key=True)
-    security_id: Mapped[ShortText | None]
-    quantity: Mapped[Quantity]
-    average_price: Mapped[Price]
-    market_price: Mapped[Price]
-    market_value: Mapped[Money]
-    realised_pnl: Mapped[Money]
-    unrealised_pnl: Mapped[Money]
-
-
-class Reconciliation(Base):
-    """One comparison of the ledger with the broker, with everything that differed."""
-
-    __tablename__ = "reconciliations"
-    __table_args__ = (
-        CheckConstraint("moment IN ('before_trading', 'after_trading')", name="moment"),
-        Index("ix_reconciliations_session", "account_id", "trading_session"),
-        {"info": APPEND_ONLY},
-    )
-
-    reconciliation_id: Mapped[SequenceId]
-    account_id: Mapped[ShortText]
-    trading_session: Mapped[date]
-    moment: Mapped[ShortText]
-    passed: Mapped[bool]
-    compared: Mapped[JsonObject]  # how many orders, fills, positions were compared
-    findings: Mapped[JsonObject]
-    reconciled_at: Mapped[Utc] = mapped_column(server_default=func.clock_timestamp())
-
-
-class TradingState(Base):
-    """Whether a book may trade; the newest row is in force, no row means ACTIVE."""
-
-    __tablename__ = "trading_state"
-    __table_args__ = (
-        CheckConstraint("state IN ('ACTIVE', 'REDUCING', 'HALTED')", name="state"),
-        CheckConstraint("reason <> '' AND changed_by <> ''", name="who_and_why"),
-        Index("ix_trading_state_book", "book", "state_id"),
-        {"info": APPEND_ONLY},
-    )
-
-    state_id: Mapped[SequenceId]
-    book: Mapped[ShortText]
-    state: Mapped[ShortText]
-    reason: Mapped[LongText]
-    changed_by: Mapped[ShortText]
-    changed_at: Mapped[Utc] = mapped_column(server_default=func.clock_timestamp())
+    happened_at: Mapped[Utc] = mapped_column(server_default=func.clock_timestamp())

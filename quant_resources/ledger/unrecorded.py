@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sqlalchemy import text
+
 from quant_resources.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class UnrecordedLedger(Ledger):
         with super().begin() as session:
             yield session
             session.flush()
+            # What the database checks at the commit, it checks here: there is none.
+            session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
             # Objects stay readable after their transaction has ended, as those of a real one do.
             session.expunge_all()
             session.rollback()

@@ -524,12 +524,14 @@ class Stopping(GraphRunner):
         self.asked: list[list[str]] = []
         self._after = after
 
-    def run(self, job: str, keys: Any, optional: Any = (), selected: Any = None) -> None:
+    def run(
+        self, job: str, keys: Any, optional: Any = (), selected: Any = None, config: Any = None
+    ) -> None:
         """Run, or be interrupted."""
         if len(self.asked) == self._after:
             raise KeyboardInterrupt
         self.asked.append([key.to_user_string() for key in selected])
-        super().run(job, keys, optional, selected)
+        super().run(job, keys, optional, selected, config)
 
 
 def plan_of(market: Market) -> Any:

@@ -18,39 +18,23 @@ from quant_resources.ledger import Base
 from quant_resources.ledger.base import append_only_tables
 from quant_resources.ledger.ledger import Ledger
 from quant_resources.ledger.migrate import VERSION_TABLE, NewerLedgerError, migrate
+from quant_tests.ledger.catalog import catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 HISTORY = {
     "order_events",
+    "leg_events",
     "fills",
+    "fill_corrections",
+    "adjustments",
     "activities",
     "account_snapshots",
     "reconciliations",
     "trading_state",
     "model_activations",
 }
-
-CATALOG = """
-    SELECT 'column', table_name || '.' || column_name,
-           concat_ws(' ', data_type, character_maximum_length, numeric_precision, numeric_scale,
-                     is_nullable, column_default, is_identity, identity_generation)
-    FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> :version_table
-    UNION ALL
-    SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
-    FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace AND conrelid <> to_regclass(:version_table)
-    UNION ALL
-    SELECT 'index', tablename || '.' || indexname, indexdef
-    FROM pg_indexes WHERE schemaname = 'public' AND tablename <> :version_table
-"""
-
-
-def _catalog(ledger: Ledger) -> dict[tuple[str, str], str]:
-    with ledger.begin() as transaction:
-        rows = transaction.execute(text(CATALOG), {"version_table": VERSION_TABLE})
-        return {(kind, name): definition for kind, name, definition in rows}
 
 
 def test_alembic_finds_no_difference_between_tables_and_migrations(ledger: Ledger) -> None:
@@ -72,10 +56,10 @@ def test_the_servers_catalog_of_both_is_the_same(
     with declared.begin() as transaction:
         transaction.execute(text(f"CREATE TABLE {VERSION_TABLE} ()"))
 
-    catalog = _catalog(ledger)
+    migrated = catalog(ledger)
 
-    assert any(kind == "constraint" and "CHECK" in catalog[kind, name] for kind, name in catalog)
-    assert catalog == _catalog(declared)
+    assert any(kind == "constraint" and "CHECK" in migrated[kind, name] for kind, name in migrated)
+    assert migrated == catalog(declared)
     declared.dispose()
 
 

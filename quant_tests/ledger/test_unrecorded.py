@@ -7,8 +7,11 @@ from datetime import date
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from quant_resources.ledger import Ledger, registry
+from quant_resources.ledger import Ledger, order_book, registry
+from quant_resources.ledger.order_states import Actor, OrderState
+from quant_resources.ledger.order_tables import OrderIntent
 from quant_resources.ledger.unrecorded import UnrecordedLedger
+from quant_tests.ledger.frozen_orders import NAME, frozen
 
 DAY = date(2024, 3, 1)
 
@@ -77,3 +80,19 @@ def test_the_rules_of_the_database_hold(ledger: Ledger) -> None:
     with pytest.raises(IntegrityError), unrecorded.begin() as transaction:
         transaction.add(unknown)
     unrecorded.dispose()
+
+
+def test_what_the_database_checks_at_the_commit_holds_too(ledger: Ledger) -> None:
+    """A state without its event is refused only when a transaction ends: here it ends differently."""
+    frozen(ledger)
+    unrecorded = UnrecordedLedger.over(ledger)
+    with unrecorded.begin() as transaction:
+        order_book.transition(
+            transaction, NAME, OrderState.SENDING, Actor.SUBMISSION, detail="sending"
+        )
+        transaction.flush()
+    with (
+        pytest.raises(IntegrityError, match="its last event says pending"),
+        unrecorded.begin() as transaction,
+    ):
+        transaction.get_one(OrderIntent, NAME).state = "sending"

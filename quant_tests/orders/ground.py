@@ -1,13 +1,14 @@
 """A trading ground for tests: a real local exchange over HTTP, a real PostgreSQL ledger, our own broker adapter.
 
-Nothing between the order path and the wire is replaced. Tests that must see a fault give the exchange a
-proxy in front (`quant_tests.faults`), or end the process that trades.
+Nothing between the order path and the wire is replaced. Tests that must see a fault put it into the
+exchange's own fault plan (`Ground.exchange.inject`), or end the process that trades.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,11 +22,12 @@ from quant_assets.orders.batches import trade_session
 from quant_assets.orders.planning import Plan, plan_targets
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.signal_input import StrategySignals, usable_signals
-from quant_assets.orders.submission import PassReport, trading_desk
+from quant_assets.orders.submission import PassReport, TradingDesk, run_pass, trading_desk
 from quant_resources.alpaca_broker import AlpacaBroker
 from quant_resources.calendar import NEW_YORK, XNYS
 from quant_resources.exchange.control import ExchangeControl
-from quant_resources.ledger import order_book
+from quant_resources.ledger import account_book, order_book
+from quant_resources.ledger.account_book import TradingStatus
 from quant_resources.ledger.ledger import Ledger
 from quant_resources.ledger.order_tables import OrderBatch, OrderIntent
 from quant_resources.store import Store
@@ -44,6 +46,9 @@ PRICES = {
     "ENDS": 40.0,
 }
 VOLUMES = {"THIN": 1_000.0}
+_VOLUME = 10_000_000.0
+#: What the volume limit is given: average daily shares of the 20 sessions before.
+AVERAGE_VOLUMES = {symbol: Decimal(int(VOLUMES.get(symbol, _VOLUME))) for symbol in PRICES}
 #: The last session of a symbol that is delisted.
 ENDS = {"ENDS": date(2024, 3, 13)}
 #: What happens to what is held: split, dividend, merger for cash, spin-off, delisting.
@@ -59,12 +64,12 @@ ACTIONS = [
         "new_symbol": "AAA",
     },
 ]
-#: Waits are shortened, rules are not.
+#: Waits are shortened; the few names of this market may be large, as a test of a limit says itself.
 POLICY = TradingPolicy.model_validate(
     {
         "mode": "paper",
         "smallest_trade": 1,
-        "limits": {"name_weight": "0.5"},
+        "limits": {"name_weight": "0.5", "concentration": 4},
         "sending": {"look_up_wait_seconds": 0.01},
     }
 )
@@ -73,7 +78,14 @@ POLICY = TradingPolicy.model_validate(
 def history(folder: Path) -> Path:
     """The market's bars and corporate actions as the exchange reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    bars().rename({"session": "date"}).write_csv(folder / "bars.csv")
+    pl.DataFrame(ACTIONS, infer_schema_length=None).write_csv(folder / "actions.csv")
+    return folder
+
+
+def bars() -> pl.DataFrame:
+    """The market's raw bars."""
+    rows: list[dict[str, object]] = []
     for number, session in enumerate(XNYS.sessions(FIRST, LAST)):
         for symbol, start in PRICES.items():
             if session > ENDS.get(symbol, LAST):
@@ -84,17 +96,15 @@ def history(folder: Path) -> Path:
             rows.append(
                 {
                     "symbol": symbol,
-                    "date": session.isoformat(),
+                    "session": session,
                     "open": price,
                     "high": price * 1.02,
                     "low": price * 0.98,
                     "close": price,
-                    "volume": VOLUMES.get(symbol, 10_000_000.0),
+                    "volume": VOLUMES.get(symbol, _VOLUME),
                 }
             )
-    pl.DataFrame(rows).write_csv(folder / "bars.csv")
-    pl.DataFrame(ACTIONS, infer_schema_length=None).write_csv(folder / "actions.csv")
-    return folder
+    return pl.DataFrame(rows)
 
 
 def signal_table(name: str) -> Table:
@@ -111,14 +121,26 @@ def signal_table(name: str) -> Table:
             Column("strategy", pl.String, "Strategy"),
             Column("score", pl.Float64, "Score"),
             Column("target_weight", pl.Float64, "Weight", nullable=True, minimum=-1, maximum=1),
+            Column("stop_loss", pl.Float64, "Stop loss", nullable=True),
+            Column("take_profit", pl.Float64, "Take profit", nullable=True),
             Column("model_version", pl.String, "Version"),
         ),
         ("session", "symbol"),
     )
 
 
-def signals(name: str, session: date, weights: Mapping[str, float | None]) -> pl.DataFrame:
+#: Symbol → prices of (stop loss, take profit).
+Protection = Mapping[str, tuple[float | None, float | None]]
+
+
+def signals(
+    name: str,
+    session: date,
+    weights: Mapping[str, float | None],
+    protection: Protection | None = None,
+) -> pl.DataFrame:
     """Rows of a strategy's signal table."""
+    protected = protection or {}
     return pl.DataFrame(
         [
             {
@@ -128,6 +150,8 @@ def signals(name: str, session: date, weights: Mapping[str, float | None]) -> pl
                 "strategy": name,
                 "score": 0.0 if weight is None else weight,
                 "target_weight": weight,
+                "stop_loss": protected.get(symbol, (None, None))[0],
+                "take_profit": protected.get(symbol, (None, None))[1],
                 "model_version": f"{name}-rules-1",
             }
             for symbol, weight in weights.items()
@@ -146,6 +170,8 @@ class Ground:
     store: Store
     folder: Path
     policy: TradingPolicy = POLICY
+    volumes: Mapping[str, Decimal] = field(default_factory=lambda: dict(AVERAGE_VOLUMES))
+    protection: Protection = field(default_factory=dict)
 
     def at(self, text: str) -> None:
         """Move the virtual clock to a New York time."""
@@ -166,7 +192,10 @@ class Ground:
         before = XNYS.previous(session)
         return [
             usable_signals(
-                name, None if weights is None else signals(name, before, weights), before, 1.0
+                name,
+                None if weights is None else signals(name, before, weights, self.protection),
+                before,
+                1.0,
             )
             for name, weights in strategies.items()
         ]
@@ -196,8 +225,31 @@ class Ground:
         self, session: date, frame: pl.DataFrame, replan: bool = False
     ) -> tuple[OrderBatch, PassReport]:
         """Freeze and send a target portfolio; a frozen one is finished."""
+        with self.desk() as desk:
+            return trade_session(desk, session, frame, self.volumes, replan)
+
+    @contextmanager
+    def desk(self) -> Iterator[TradingDesk]:
+        """The account under its lock."""
         with trading_desk(self.ledger, self.broker, self.policy) as desk:
-            return trade_session(desk, session, frame, replan)
+            yield desk
+
+    def finish(self) -> PassReport:
+        """One pass, as the sensor or `quant trade --pass` makes it."""
+        return run_pass(self.ledger, self.broker, self.policy)
+
+    def status(self) -> TradingStatus:
+        """The trading state in force."""
+        with self.ledger.begin() as session:
+            return account_book.trading_status(session, self.policy.book)
+
+    def limited(self, **limits: object) -> None:
+        """Change bounds of the policy from here on."""
+        self.changed(limits=self.policy.limits.model_dump() | limits)
+
+    def changed(self, **fields: object) -> None:
+        """Change fields of the policy from here on."""
+        self.policy = TradingPolicy.model_validate(self.policy.model_dump() | fields)
 
     def frame(self, plan: Plan, session: date) -> pl.DataFrame:
         """The plan as `orders/target_portfolio`."""
@@ -230,5 +282,15 @@ class Ground:
         return {position.symbol: position.quantity for position in self.broker.positions()}
 
     def store_bars(self, session: date) -> None:
-        """An (empty) partition of bars: the proof that the session before was ingested."""
-        self.store.write(BARS, BARS.empty(), [session.isoformat()])
+        """The session's bars as they would have been ingested, without corporate actions."""
+        stored = bars().filter(pl.col("session") == session)
+        filled = stored.with_columns(
+            security_id=pl.col("symbol") + f"@{FIRST}",
+            first_session=pl.lit(FIRST),
+            vwap=pl.col("close"),
+            trade_count=pl.lit(1_000),
+            price_factor=pl.lit(1.0),
+            volume_factor=pl.lit(1.0),
+        )
+        frame = filled.select(pl.col(name).cast(kind) for name, kind in BARS.schema.items())
+        self.store.write(BARS, frame, [session.isoformat()])

@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant_assets.orders.intents import BatchKey, Intent, client_order_id, net_intents
+from quant_assets.orders.order_rules import intent_breaches
+from quant_assets.orders.order_styles import Terms
+from quant_assets.orders.policy import OrderStyle
 from quant_assets.orders.target_portfolio import Target
+from quant_resources.broker import Asset
 from quant_resources.ledger.order_states import OrderState
 
 KEY = BatchKey("account", "main", date(2024, 3, 4), 1)
 DEADLINE = datetime(2024, 3, 4, 20, 45, tzinfo=UTC)
+ASSET = Asset("AAA", tradable=True, shortable=True, fractionable=True)
+PLAIN = OrderStyle.model_validate({})
 
 
 def target(quantity: str, strategy: str = "alpha", symbol: str = "AAA", **more: object) -> Target:
@@ -37,7 +43,12 @@ def target(quantity: str, strategy: str = "alpha", symbol: str = "AAA", **more: 
 
 
 def net(
-    *targets: Target, held: str = "0", opened: str = "0", key: BatchKey = KEY, smallest: int = 1
+    *targets: Target,
+    held: str = "0",
+    opened: str = "0",
+    key: BatchKey = KEY,
+    smallest: int = 1,
+    style: OrderStyle = PLAIN,
 ) -> list[Intent]:
     return net_intents(
         targets,
@@ -46,6 +57,8 @@ def net(
         key=key,
         deadline=DEADLINE,
         smallest_trade=Decimal(smallest),
+        style_of=lambda _: style,
+        assets={"AAA": ASSET},
     )
 
 
@@ -92,24 +105,18 @@ def test_reducing_orders_come_first() -> None:
         key=KEY,
         deadline=DEADLINE,
         smallest_trade=Decimal(1),
+        style_of=lambda _: PLAIN,
+        assets={},
     )
     assert [intent.symbol for intent in intents] == ["CUT", "BIG", "BUY"]
 
 
 def test_the_id_is_the_decision() -> None:
-    """Same decision, same id; any part of it that differs gives another."""
+    """Same decision, same id; any part of it that differs gives another, every price included."""
 
-    def identity(key: BatchKey = KEY, **more: object) -> str:
-        decision = {
-            "symbol": "AAA",
-            "leg": 1,
-            "side": "buy",
-            "quantity": Decimal(10),
-            "order_type": "market",
-            "time_in_force": "day",
-            "prices": (None, None),
-        } | more
-        return client_order_id(key, **decision)  # pyright: ignore[reportArgumentType]
+    def identity(key: BatchKey = KEY, terms: Terms = Terms(), **more: object) -> str:  # noqa: B008
+        decision = {"symbol": "AAA", "leg": 1, "side": "buy", "quantity": Decimal(10)} | more
+        return client_order_id(key, terms=terms, **decision)  # pyright: ignore[reportArgumentType]
 
     assert identity() == identity(quantity=Decimal("10.000"))
     assert identity().startswith("main-2024-03-04-")
@@ -122,13 +129,108 @@ def test_the_id_is_the_decision() -> None:
         identity(leg=2),
         identity(side="sell"),
         identity(quantity=Decimal("10.000000001")),
-        identity(order_type="limit"),
-        identity(time_in_force="gtc"),
-        identity(prices=(Decimal(1), None)),
-        identity(prices=(None, Decimal(1))),
+        identity(terms=Terms(order_type="limit")),
+        identity(terms=Terms(time_in_force="gtc")),
+        *(
+            identity(terms=replace(Terms(), **{field: Decimal(1)}))
+            for field in (
+                "limit_price",
+                "stop_price",
+                "take_profit_price",
+                "stop_loss_price",
+                "notional",
+            )
+        ),
+        identity(terms=Terms(limit_price=Decimal("1.01"))),
     ]
     assert len({identity(), *others}) == len(others) + 1
     assert len(identity(replace(KEY, book="b" * 32))) <= 128
+
+
+def style(**fields: object) -> OrderStyle:
+    return OrderStyle.model_validate(fields)
+
+
+def test_what_reduces_and_second_legs_are_no_brackets() -> None:
+    """Protection is for what an opening order buys; the second leg of a flip has old prices."""
+    bracket = style(brackets=True)
+    (opening,) = net(target("10"), style=bracket)
+    assert (opening.take_profit_price, opening.stop_loss_price) == (104, 98)
+    (closing,) = net(target("0"), held="10", style=bracket)
+    assert (closing.take_profit_price, closing.stop_loss_price) == (None, None)
+    assert all(leg.stop_loss_price is None for leg in net(target("-5"), held="8", style=bracket))
+
+
+def test_a_bracket_opens_whole_shares_only() -> None:
+    """The fraction that could not be protected is not bought; a fraction that is held is closed."""
+    bracket = style(brackets=True)
+    (opening,) = net(target("10.7"), style=bracket)
+    assert (opening.quantity, opening.stop_loss_price) == (10, 98)
+    assert net(target("0.7"), style=bracket) == []
+    (closing,) = net(target("0"), held="10.7", style=bracket)
+    assert (closing.quantity, closing.time_in_force) == (Decimal("10.7"), "day")
+
+
+def test_dollars_are_for_opening_longs_of_fractionable_names() -> None:
+    """33.333 shares at 100 are 3,333.30 dollars; a short, a close and a whole-share name go by shares."""
+    dollars = style(sizing="notional")
+    (opening,) = net(target("33.333"), style=dollars)
+    assert (opening.notional, opening.quantity, opening.value) == (
+        Decimal("3333.30"),
+        Decimal("33.333"),
+        Decimal("3333.30"),
+    )
+    for intent in (
+        *net(target("-5"), style=dollars),
+        *net(target("0"), held="5", style=dollars),
+        *net(target("5", symbol="WHOLE"), style=dollars),
+    ):
+        assert intent.notional is None
+
+
+def test_an_auction_ends_the_time_for_sending() -> None:
+    """An order for the open may leave until 9:28, one for the close until 15:50, or the deadline if earlier."""
+    (opening,) = net(target("5"), style=style(time_in_force="opg"))
+    assert opening.deadline == datetime(2024, 3, 4, 14, 28, tzinfo=UTC)
+    (closing,) = net(target("5"), style=style(time_in_force="cls"))
+    assert closing.deadline == DEADLINE < datetime(2024, 3, 4, 20, 50, tzinfo=UTC)
+
+
+STYLES = st.fixed_dictionaries(
+    {
+        "order_type": st.sampled_from(["market", "limit", "stop"]),
+        "time_in_force": st.sampled_from(["day", "gtc", "opg", "cls"]),
+        "sizing": st.sampled_from(["shares", "notional"]),
+        "limit_offset_bps": st.integers(5, 500),
+        "stop_offset_bps": st.integers(5, 500),
+        "brackets": st.booleans(),
+        "stop_loss": st.just("0.05"),
+        "take_profit": st.just("0.05"),
+    }
+)
+
+
+@given(
+    STYLES,
+    st.decimals("-999", "999", places=3),
+    st.decimals("-999", "999", places=3),
+    st.decimals("1", "5000", places=4),
+)
+def test_what_a_style_makes_is_always_taken(
+    fields: dict[str, object], wanted: Decimal, held: Decimal, price: Decimal
+) -> None:
+    """Whatever the style and the numbers: no order that it makes breaks a rule of the broker."""
+    try:
+        chosen = style(**fields)
+    except ValueError:
+        # The policy refuses the combination before anything is made of it.
+        return
+    # Shorts are held in whole shares, as brokers lend them.
+    held = held if held > 0 else held.to_integral_value()
+    for intent in net(target(str(wanted), reference_price=price), held=str(held), style=chosen):
+        # An order by dollars below one dollar is refused, by the rule that says so.
+        if intent.notional is None or intent.notional >= 1:
+            assert intent_breaches(intent, ASSET) == []
 
 
 @given(

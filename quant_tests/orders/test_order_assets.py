@@ -128,6 +128,15 @@ def test_stale_bars_stop_everything(ground: Ground, run) -> None:
     assert ground.submissions() == []
 
 
+def test_stored_volumes_bound_the_orders(ground: Ground, run) -> None:
+    """The average volume of the stored bars reaches the limit: THIN trades 1,000 shares a day."""
+    _store_signals(ground, MONDAY, alpha={"AAA": 0.1, "THIN": 0.1}, beta={})
+    assert run(MONDAY, PLANNED).success
+    intents = ground.store.read(ORDER_INTENTS, [MONDAY.isoformat()]).collect()
+    limits = dict(intents.select("symbol", "limit_name").iter_rows())
+    assert limits == {"AAA": None, "THIN": "volume_share"}
+
+
 @pytest.mark.parametrize("session", [TUESDAY, LAST])
 def test_only_the_current_session_is_planned(ground: Ground, run, session: date) -> None:
     """On Monday morning no other session can be ordered for."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from itertools import product
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from quant_resources.ledger import order_book
 from quant_resources.ledger.ledger import Ledger
 from quant_resources.ledger.order_states import (
+    ADOPTED_FROM,
+    AT_BROKER,
     BROKER_STATUS,
     FINAL,
     INITIAL,
+    LEG_INITIAL,
+    LEG_TRANSITIONS,
     OPEN,
     TRANSITIONS,
     UNFINISHED,
@@ -23,78 +29,60 @@ from quant_resources.ledger.order_states import (
     IllegalTransitionError,
     OrderState,
     assert_legal,
+    leg_state,
+    state_at_broker,
+    trigger_sql,
 )
-from quant_resources.ledger.order_tables import (
-    IntentSignal,
-    OrderBatch,
-    OrderEvent,
-    OrderIntent,
-    TargetPosition,
+from quant_resources.ledger.order_tables import LegEvent, OrderEvent, OrderIntent
+from quant_tests.ledger.frozen_orders import (
+    NAME,
+    SESSION,
+    broker_order,
+    freeze,
+    frozen,
+    intent,
+    sending,
 )
 
-SESSION = date(2024, 3, 4)
+S = OrderState
 
 
-def _freeze(ledger: Ledger, name: str = "main-2024-03-04-abc", **more: object) -> str:
-    fields = {
-        "client_order_id": name,
-        "symbol": "AAA",
-        "security_id": "AAA@2024-03-01",
-        "leg": 1,
-        "side": "buy",
-        "quantity": Decimal(1),
-        "reduces": False,
-        "order_type": "market",
-        "time_in_force": "day",
-        "reference_price": Decimal(100),
-        "waits_for": "",
-        "deadline": datetime(2024, 3, 4, 20, tzinfo=UTC),
-        "state": "pending",
-        "reason": "test",
-    } | more
-    with ledger.begin() as session:
-        order_book.freeze_batch(
-            session,
-            OrderBatch(
-                book="main",
-                trading_session=SESSION,
-                attempt=1,
-                account_id="a",
-                mode="paper",
-                equity=Decimal(1),
-                cash=Decimal(1),
-                buying_power=Decimal(1),
-                configuration={},
-            ),
-            [
-                TargetPosition(
-                    strategy="alpha",
-                    symbol="AAA",
-                    security_id="AAA@2024-03-01",
-                    signal_session=date(2024, 3, 1),
-                    score=None,
-                    target_weight=Decimal(1),
-                    target_quantity=Decimal(1),
-                    reference_price=Decimal(100),
-                    changed=True,
-                    reason="test",
-                    model_version="rules-1",
-                )
-            ],
-            [OrderIntent(**fields)],
-            [
-                IntentSignal(
-                    client_order_id=name,
-                    strategy="alpha",
-                    symbol="AAA",
-                    signal_session=date(2024, 3, 1),
-                    score=None,
-                    target_weight=Decimal(1),
-                    model_version="rules-1",
-                )
-            ],
-        )
-    return name
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """An empty ledger."""
+    ledger = Ledger(ledger_url)
+    yield ledger
+    ledger.dispose()
+
+
+@contextmanager
+def _undone(ledger: Ledger) -> Iterator[Session]:
+    """A transaction that is rolled back."""
+    with Session(ledger.engine) as session:
+        yield session
+        session.rollback()
+
+
+def _refused(session: Session, statement: object) -> str:
+    """The name of the rule by which the database refuses a statement; empty when it accepts it."""
+    point = session.begin_nested()
+    try:
+        session.execute(statement)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except IntegrityError as error:
+        point.rollback()
+        return error.orig.diag.constraint_name  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    point.rollback()
+    return ""
+
+
+def _way_to(state: OrderState) -> list[OrderState]:
+    """The shortest legal way of an intent to a state, from its birth on."""
+    ways = [[start] for start in sorted(INITIAL)]
+    for way in ways:
+        if way[-1] == state:
+            return way
+        ways += [[*way, new] for old, new in TRANSITIONS if old == way[-1] and new not in way]
+    raise AssertionError(f"No way leads to {state}.")
 
 
 def test_every_state_is_reached_and_left_or_final() -> None:
@@ -110,55 +98,185 @@ def test_every_state_is_reached_and_left_or_final() -> None:
 
 def test_what_may_have_left_never_becomes_pending() -> None:
     """An intent that may be at the broker is looked up, never sent as if it were new."""
-    for state in (OrderState.SENDING, OrderState.AMBIGUOUS):
-        assert (state, OrderState.PENDING) not in TRANSITIONS
-        assert (state, OrderState.WITHDRAWN) not in TRANSITIONS
+    for state in (S.SENDING, S.AMBIGUOUS):
+        assert (state, S.PENDING) not in TRANSITIONS
+        assert (state, S.WITHDRAWN) not in TRANSITIONS
 
 
-def test_the_database_knows_the_same_transitions(ledger_url: str) -> None:
-    """Each of all pairs of states: the CHECK of the events accepts it exactly when the table does."""
-    ledger = Ledger(ledger_url)
-    name = _freeze(ledger)
-    pairs = [(None, new) for new in OrderState] + list(product(OrderState, OrderState))
-    for old, new in pairs:
-        legal = new in INITIAL if old is None else (old, new) in TRANSITIONS
-        statement = insert(OrderEvent).values(
-            client_order_id=name,
-            from_state=old,
-            to_state=new,
-            actor="booking",
-            detail="test",
+def test_nothing_is_sent_but_from_pending_and_ambiguous() -> None:
+    """Whatever is added to the table, no other state leads to a second request."""
+    assert {start for start, end in TRANSITIONS if end == S.SENDING} == {S.PENDING, S.AMBIGUOUS}
+    assert not {end for start, end in TRANSITIONS if start in FINAL} & UNFINISHED
+
+
+def test_everything_that_can_have_been_sent_is_adopted_when_it_turns_up() -> None:
+    assert set(OrderState) - AT_BROKER - {S.REFUSED, S.DRY_RUN} == ADOPTED_FROM
+
+
+def test_code_and_events_know_the_same_transitions_by_the_same_actors(ledger: Ledger) -> None:
+    """Every pair of states by every actor: the CHECK accepts it exactly when the code does."""
+    name = frozen(ledger)
+    with _undone(ledger) as session:
+        for old, new, actor in product([None, *OrderState], OrderState, Actor):
+            try:
+                assert_legal(name, old, new, actor)
+                expected = ""
+            except IllegalTransitionError:
+                expected = "ck_order_events_transition"
+            event = insert(OrderEvent).values(
+                client_order_id=name, from_state=old, to_state=new, actor=actor, detail="test"
+            )
+            assert _refused(session, event) == expected, (old, new, actor)
+
+
+def test_nobody_else_causes_anything(ledger: Ledger) -> None:
+    name = frozen(ledger)
+    with _undone(ledger) as session:
+        for (old, new), actor in product(TRANSITIONS, ["", "market", "breaker"]):
+            event = insert(OrderEvent).values(
+                client_order_id=name, from_state=old, to_state=new, actor=actor, detail="test"
+            )
+            assert _refused(session, event) == "ck_order_events_transition"
+
+
+def test_a_leg_has_the_transitions_of_an_order_at_the_broker(ledger: Ledger) -> None:
+    """Every pair of states by every actor, of the events of legs."""
+    sending(ledger)
+    with ledger.begin() as session:
+        order_book.record_order(session, broker_order(), Actor.SUBMISSION, "accepted")
+    readers = {Actor.SUBMISSION, Actor.RECOVERY, Actor.BOOKING}
+    with _undone(ledger) as session:
+        for old, new, actor in product([None, *OrderState], OrderState, Actor):
+            known = new in LEG_INITIAL if old is None else (old, new) in LEG_TRANSITIONS
+            event = insert(LegEvent).values(
+                broker_order_id=f"broker-{NAME}",
+                from_state=old,
+                to_state=new,
+                actor=actor,
+                detail="test",
+                broker_message={},
+            )
+            expected = "" if known and actor in readers else "ck_leg_events_transition"
+            assert _refused(session, event) == expected, (old, new, actor)
+
+
+def test_the_database_moves_an_intent_only_as_the_table_does(ledger: Ledger) -> None:
+    """From every state, reached on a legal way, to every other: whatever program writes it."""
+    born = [
+        intent(f"born-{state}", leg=leg, state=state, limit_name="test")
+        for leg, state in enumerate(sorted(INITIAL), 1)
+    ]
+    with ledger.begin() as session:
+        freeze(session, *born)
+    for old in OrderState:
+        first, *way = _way_to(old)
+        row = update(OrderIntent).where(OrderIntent.client_order_id == f"born-{first}")
+        with _undone(ledger) as session:
+            for state in way:
+                session.execute(row.values(state=state))
+            for new in OrderState:
+                legal = old == new or (old, new) in TRANSITIONS
+                expected = "" if legal else "legal_state"
+                assert _refused(session, row.values(state=new)) == expected, (old, new)
+
+
+def test_an_intent_is_born_in_an_initial_state_or_not_at_all(ledger: Ledger) -> None:
+    frozen(ledger)
+    with _undone(ledger) as session:
+        born = session.get_one(OrderIntent, NAME)
+        columns = {c.name: getattr(born, c.name) for c in OrderIntent.__table__.columns}
+        for state in OrderState:
+            other = columns | {
+                "client_order_id": "other",
+                "leg": 2,
+                "state": state,
+                "limit_name": "test",
+            }
+            expected = "" if state in INITIAL else "legal_state"
+            assert _refused(session, insert(OrderIntent).values(other)) == expected, state
+
+
+def test_the_trigger_is_the_one_that_the_table_generates(ledger: Ledger) -> None:
+    """A transition that is added to the table needs a revision of the schema."""
+    with ledger.begin() as session:
+        source = session.scalar(
+            text("SELECT prosrc FROM pg_proc WHERE proname = 'refuse_illegal_state'")
         )
-        try:
-            with ledger.begin() as session:
-                session.execute(statement)
-            accepted = True
-        except IntegrityError:
-            accepted = False
-        assert accepted == legal, (old, new)
-    ledger.dispose()
+    assert source == trigger_sql()
+
+
+def test_a_state_without_its_event_is_not_committed(ledger: Ledger) -> None:
+    """Also where a program writes the row past the order book: the database asks for the event."""
+    name = frozen(ledger)
+    row = update(OrderIntent).where(OrderIntent.client_order_id == name)
+    with (
+        pytest.raises(IntegrityError, match=r"is sending, but its last event says pending"),
+        ledger.begin() as session,
+    ):
+        session.execute(row.values(state="sending"))
+    with ledger.begin() as session:
+        other = intent("other", leg=2)
+        other.batch_id = session.get_one(OrderIntent, name).batch_id
+        session.add(other)
+        session.flush()
+        with pytest.raises(IntegrityError, match=r"its last event says nothing"):
+            session.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
+        session.rollback()
+    with ledger.begin() as session:
+        assert order_book.states_of(session, [name, "other"]) == {name: S.PENDING}
 
 
 def test_actors_are_held_to_their_transitions() -> None:
     """Booking may adopt what it sees; it may not declare an order unsent."""
-    assert_legal("x", OrderState.AMBIGUOUS, OrderState.ACCEPTED, Actor.BOOKING)
+    assert_legal("x", S.AMBIGUOUS, S.ACCEPTED, Actor.BOOKING)
     with pytest.raises(IllegalTransitionError, match="by booking"):
-        assert_legal("x", OrderState.AMBIGUOUS, OrderState.EXPIRED_UNSENT, Actor.BOOKING)
+        assert_legal("x", S.AMBIGUOUS, S.EXPIRED_UNSENT, Actor.BOOKING)
+    with pytest.raises(IllegalTransitionError, match="from nothing to pending by operator"):
+        assert_legal("x", None, S.PENDING, Actor.OPERATOR)
 
 
-def test_a_transition_writes_its_event(ledger_url: str) -> None:
-    """State and event change together; an illegal step changes neither."""
-    ledger = Ledger(ledger_url)
-    name = _freeze(ledger)
+def test_a_transition_writes_its_event(ledger: Ledger) -> None:
+    """State and event change together, with the broker's words; an illegal step changes neither."""
+    name = frozen(ledger)
     with ledger.begin() as session:
-        order_book.transition(session, name, OrderState.SENDING, Actor.SUBMISSION, detail="sending")
+        order_book.transition(
+            session, name, S.SENDING, Actor.SUBMISSION, detail="sending", raw={"said": "so"}
+        )
     with pytest.raises(IllegalTransitionError), ledger.begin() as session:
-        order_book.transition(session, name, OrderState.FILLED, Actor.BOOKING, detail="jump")
+        order_book.transition(session, name, S.FILLED, Actor.BOOKING, detail="jump")
     with ledger.begin() as session:
-        assert order_book.states_of(session, [name]) == {name: OrderState.SENDING}
+        assert order_book.states_of(session, [name]) == {name: S.SENDING}
         assert order_book.has_event(session, name, "sending")
         assert not order_book.has_event(session, name, "jump")
-    ledger.dispose()
+        told = session.scalars(select(OrderEvent).order_by(OrderEvent.event_id)).all()
+    assert [(e.from_state, e.to_state, e.broker_message) for e in told] == [
+        (None, "pending", None),
+        ("pending", "sending", {"said": "so"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "filled", "entry", "leg"),
+    [
+        ("new", 0, S.ACCEPTED, S.ACCEPTED),
+        ("held", 0, S.ACCEPTED, S.ACCEPTED),
+        ("pending_cancel", 3, S.PARTIALLY_FILLED, S.PARTIALLY_FILLED),
+        ("partially_filled", 3, S.PARTIALLY_FILLED, S.PARTIALLY_FILLED),
+        ("canceled", 3, S.CANCELED, S.CANCELED),
+        ("filled", 10, S.FILLED, S.FILLED),
+        # A bust took shares of an order that had ended: its other leg must not open a position on them.
+        ("filled", 3, S.CANCELED, S.CANCELED),
+        # An entry's successor goes on under the same intent; a leg's is another leg.
+        ("replaced", 0, S.ACCEPTED, S.CANCELED),
+        ("replaced", 3, S.PARTIALLY_FILLED, S.CANCELED),
+    ],
+)
+def test_the_brokers_status_means_a_state(
+    status: str, filled: int, entry: OrderState, leg: OrderState
+) -> None:
+    """Of ten shares, so many have filled."""
+    assert state_at_broker("x", status, Decimal(filled), Decimal(10)) == entry
+    assert leg_state("x", status, Decimal(filled), Decimal(10)) == leg
 
 
 @pytest.mark.parametrize(
@@ -166,6 +284,7 @@ def test_a_transition_writes_its_event(ledger_url: str) -> None:
     [
         {"quantity": Decimal(0)},
         {"quantity": Decimal(-1)},
+        {"notional": Decimal(0)},
         {"side": "short"},
         {"client_order_id": "x" * 129},
         {"client_order_id": ""},
@@ -173,23 +292,21 @@ def test_a_transition_writes_its_event(ledger_url: str) -> None:
         {"waits_for": "leg"},
         {"state": "refused"},
         {"limit_price": Decimal(0)},
+        {"take_profit_price": Decimal(104)},
+        {"take_profit_price": Decimal(104), "stop_loss_price": Decimal(-1)},
     ],
 )
-def test_the_database_refuses_absurd_intents(ledger_url: str, wrong: dict[str, object]) -> None:
+def test_the_database_refuses_absurd_intents(ledger: Ledger, wrong: dict[str, object]) -> None:
     """Constraints hold even where code forgets; nothing of the batch is written then."""
-    ledger = Ledger(ledger_url)
-    name = str(wrong.get("client_order_id", "main-2024-03-04-abc"))
-    with pytest.raises(Exception, match="order_intents|character varying|cannot go from"):
-        _freeze(ledger, name, **{k: v for k, v in wrong.items() if k != "client_order_id"})
+    name = str(wrong.get("client_order_id", NAME))
+    with pytest.raises(Exception, match=r"order_intents|character varying|cannot begin in state"):
+        frozen(ledger, name, **{k: v for k, v in wrong.items() if k != "client_order_id"})
     with ledger.begin() as session:
         assert order_book.newest_batch(session, "main", SESSION) is None
-    ledger.dispose()
 
 
-def test_a_book_has_one_batch_per_session_and_attempt(ledger_url: str) -> None:
+def test_a_book_has_one_batch_per_session_and_attempt(ledger: Ledger) -> None:
     """The second freezing of the same attempt is refused by the database."""
-    ledger = Ledger(ledger_url)
-    _freeze(ledger)
+    frozen(ledger)
     with pytest.raises(IntegrityError, match="uq_order_batches"):
-        _freeze(ledger, "main-2024-03-04-def")
-    ledger.dispose()
+        frozen(ledger, "main-2024-03-04-def")

@@ -12,7 +12,7 @@ from quant_assets.orders.positions import Holding
 from quant_assets.orders.reconciliation import ComparedFill, ComparedOrder, Side, reconcile
 
 TOLERANCE = Reconciling.model_validate({})
-ORDER = ComparedOrder("main-1", "AAA", "buy", Decimal(10), Decimal(10))
+ORDER = ComparedOrder("b1", "main-1", "AAA", "buy", Decimal(10), Decimal(10))
 FILL = ComparedFill("e1", "AAA", "buy", Decimal(10), Decimal(100))
 AGREED = Side([ORDER], [FILL], {"AAA": Holding(Decimal(10), Decimal(100))}, Decimal(-1000))
 
@@ -31,15 +31,19 @@ def test_agreement_finds_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "subject"),
     [
-        ({"orders": []}, "order", "main-1"),
-        ({"orders": [ORDER, replace(ORDER, client_order_id="stranger")]}, "order", "stranger"),
-        ({"orders": [replace(ORDER, symbol="BBB")]}, "order", "main-1"),
-        ({"orders": [replace(ORDER, side="sell")]}, "order", "main-1"),
-        ({"orders": [replace(ORDER, quantity=Decimal(11))]}, "order", "main-1"),
-        ({"orders": [replace(ORDER, filled_quantity=Decimal(9))]}, "order", "main-1"),
+        ({"orders": []}, "order", "b1"),
+        # A protective leg, or what replaced the order, has an id of its own at the broker.
+        ({"orders": [ORDER, replace(ORDER, broker_order_id="leg")]}, "order", "leg"),
+        ({"orders": [replace(ORDER, symbol="BBB")]}, "order", "b1"),
+        ({"orders": [replace(ORDER, side="sell")]}, "order", "b1"),
+        ({"orders": [replace(ORDER, quantity=Decimal(11))]}, "order", "b1"),
+        ({"orders": [replace(ORDER, quantity=None, notional=Decimal(9))]}, "order", "b1"),
+        ({"orders": [replace(ORDER, filled_quantity=Decimal(9))]}, "order", "b1"),
         ({"fills": []}, "fill", "e1"),
         ({"fills": [FILL, replace(FILL, execution_id="e2")]}, "fill", "e2"),
         ({"fills": [replace(FILL, price=Decimal("100.01"))]}, "fill", "e1"),
+        ({"fills": [replace(FILL, kind="correct")]}, "fill", "e1"),
+        ({"fills": [FILL, replace(FILL, execution_id="e2", kind="bust")]}, "fill", "e2"),
         ({"positions": {}}, "position", "AAA"),
         ({"positions": {"AAA": Holding(Decimal(9), Decimal(100))}}, "position", "AAA"),
         ({"positions": {"AAA": Holding(Decimal(10), Decimal("100.02"))}}, "average_price", "AAA"),

@@ -68,6 +68,8 @@ def plan(
         assets=ASSETS,
         held=held or set(),
         fractional=more.get("fractional", False),
+        splits=[],
+        trading_session=MONDAY,
     )
     return {target.symbol: target for target in targets}
 
@@ -85,6 +87,29 @@ def test_fractions_only_for_longs_of_fractionable_symbols() -> None:
     assert plan({"AAA": 0.333}, fractional=True)["AAA"].target_quantity == Decimal("33.3")
     assert plan({"AAA": -0.333}, fractional=True)["AAA"].target_quantity == -33
     assert plan({"BBB": 0.1}, fractional=True)["BBB"].target_quantity == 33
+
+
+def test_prices_of_protection_travel_and_follow_splits() -> None:
+    """A stop of Friday's 98 dollars is one of 49 after Monday's two for one; a closed target has none."""
+    rows = signals("alpha", FRIDAY, {"AAA": 0.5}).with_columns(
+        stop_loss=pl.lit(98.0), take_profit=pl.lit(None, pl.Float64)
+    )
+    targets = plan_strategy(
+        "alpha",
+        rows,
+        Sleeve(MONDAY, {"BBB": kept("BBB", "9")}),
+        capital=CAPITAL,
+        prices=PRICES,
+        assets=ASSETS,
+        held=set(),
+        fractional=False,
+        splits=[Split("AAA", MONDAY, Decimal(2))],
+        trading_session=MONDAY,
+    )
+    assert {t.symbol: (t.stop_loss, t.take_profit) for t in targets} == {
+        "AAA": (Decimal(49), None),
+        "BBB": (None, None),
+    }
 
 
 def test_a_null_weight_keeps_the_sleeve() -> None:
@@ -127,7 +152,7 @@ def test_a_failed_strategy_is_never_liquidated() -> None:
 def test_splits_adjust_sleeves_and_prices() -> None:
     """Two for one: twice the shares, half of a price that was made before the split."""
     splits = [Split("AAA", MONDAY, Decimal(2)), Split("AAA", date(2024, 2, 28), Decimal(3))]
-    sleeve = carried_sleeve(Sleeve(FRIDAY, {"AAA": kept("AAA", "7")}), splits, MONDAY)
+    sleeve = carried_sleeve(Sleeve(FRIDAY, {"AAA": kept("AAA", "7")}), splits[:1], MONDAY)
     assert sleeve.targets["AAA"].target_quantity == 14
     now = datetime(2024, 3, 4, 13, tzinfo=UTC)
     friday = datetime(2024, 3, 1, 21, tzinfo=UTC)
@@ -210,6 +235,14 @@ def test_stale_and_missing_prices_are_not_used() -> None:
         (signals("alpha", FRIDAY, {"AAA": 0.6, "BBB": -0.5}), "sum to 1.1000"),
         (signals("alpha", FRIDAY, {"AAA": float("nan")}), "no number"),
         (
+            signals("alpha", FRIDAY, {"AAA": 0.1}).with_columns(stop_loss=pl.lit(float("inf"))),
+            "stop loss that is no positive price",
+        ),
+        (
+            signals("alpha", FRIDAY, {"AAA": 0.1}).with_columns(take_profit=pl.lit(0.0)),
+            "take profit that is no positive price",
+        ),
+        (
             pl.concat([signals("alpha", FRIDAY, {"AAA": 0.1})] * 2),
             "more than one signal",
         ),
@@ -236,8 +269,11 @@ def _targets() -> pl.DataFrame:
             "target_weight": [0.5],
             "target_quantity": [50.0],
             "reference_price": [100.0],
+            "stop_loss": [None],
+            "take_profit": [110.0],
             "changed": [True],
-        }
+        },
+        schema_overrides={"stop_loss": pl.Float64},
     )
 
 
@@ -250,6 +286,9 @@ def _targets() -> pl.DataFrame:
         ("target_quantity", float("inf"), "no finite weight"),
         ("reference_price", 0.0, "positive price"),
         ("target_quantity", -50.0, "opposite signs"),
+        ("stop_loss", float("nan"), "price of protection"),
+        ("stop_loss", 0.0, "price of protection"),
+        ("take_profit", -1.0, "price of protection"),
         ("target_weight", 1.5, "sum to 1.5000"),
     ],
 )

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from quant_assets.orders.batches import TradingHaltedError
-from quant_assets.orders.evidence import reconcile_with_broker, session_evidence
+from quant_assets.orders.drift import UnconfirmedDriftError
+from quant_assets.orders.evidence import session_evidence
 from quant_assets.orders.policy import TradingPolicy
 from quant_assets.orders.submission import finish_unfinished, trading_desk
 from quant_assets.orders.trading_sessions import WrongSessionError
 from quant_resources.errors import ConfigurationError
 from quant_resources.ledger import account_book
-from quant_resources.ledger.account_book import TradingStatus
 from quant_resources.ledger.ledger import LedgerBusyError
 from quant_tests.orders.ground import Ground
 
@@ -30,15 +30,6 @@ def settle(ground: Ground, session: date) -> None:
     evidence = session_evidence(ground.ledger, ground.broker, ground.policy, session)
     assert evidence.frozen
     assert evidence.drifts == 0
-
-
-def status(ground: Ground) -> TradingStatus:
-    with ground.ledger.begin() as session:
-        return account_book.trading_status(session, "main")
-
-
-def changed(policy: TradingPolicy, **changes: object) -> TradingPolicy:
-    return TradingPolicy.model_validate(policy.model_dump() | changes)
 
 
 def test_a_day_trades_fills_books_and_reconciles(ground: Ground) -> None:
@@ -182,19 +173,20 @@ def test_a_failed_strategy_keeps_its_sleeve(ground: Ground) -> None:
 
 def test_a_partial_fill_is_booked_and_the_rest_is_planned_again(ground: Ground) -> None:
     """A thin symbol fills by a share of its volume; the order expires; the next day nets what is held."""
-    batch, _ = ground.trade(MONDAY, momentum={"THIN": 0.1})
+    ground.limited(volume_share=1)
+    batch, _ = ground.trade(MONDAY, momentum={"THIN": 0.02})
     settle(ground, MONDAY)
     assert ground.states(batch) == {("THIN", 1): "expired"}
     assert ground.held() == {"THIN": Decimal(100)}
     ground.morning(TUESDAY)
-    batch, _ = ground.trade(TUESDAY, momentum={"THIN": 0.1})
+    batch, _ = ground.trade(TUESDAY, momentum={"THIN": 0.02})
     (row,) = ground.intents(batch)
-    assert row.quantity == pytest.approx(3233, abs=70)
+    assert row.quantity == pytest.approx(560, abs=14)
 
 
 def test_dry_run_sends_nothing(ground: Ground) -> None:
     """The default mode records every intent; the exchange's log stays empty."""
-    ground.policy = changed(ground.policy, mode="dry_run")
+    ground.changed(mode="dry_run")
     assert TradingPolicy.model_validate({}).mode == "dry_run"
     batch, report = ground.trade(MONDAY, momentum={"AAA": 0.2, "BBB": -0.2})
     assert report.sent == report.left == 0
@@ -202,21 +194,10 @@ def test_dry_run_sends_nothing(ground: Ground) -> None:
     assert ground.submissions() == []
     settle(ground, MONDAY)
     # A dry run holds nothing: the first real batch starts from nothing.
-    ground.policy = changed(ground.policy, mode="paper")
+    ground.changed(mode="paper")
     ground.morning(TUESDAY)
     batch, _ = ground.trade(TUESDAY, momentum={"AAA": None, "BBB": -0.2})
     assert {row.symbol for row in ground.intents(batch)} == {"BBB"}
-
-
-def test_a_batch_is_never_sent_in_another_mode(ground: Ground) -> None:
-    """What was frozen on paper is not sent once the mode is dry_run."""
-    status_before = ground.policy
-    with ground.ledger.begin() as session:
-        account_book.set_trading_status(session, "main", "REDUCING", "test", "test")
-    ground.policy = changed(status_before, mode="live", live_account=_number(ground))
-    batch, _ = ground.trade(MONDAY, momentum={"AAA": 0.2})
-    assert ground.states(batch) == {("AAA", 1): "refused"}
-    assert ground.submissions() == []
 
 
 def _number(ground: Ground) -> str:
@@ -226,7 +207,7 @@ def _number(ground: Ground) -> str:
 @pytest.mark.parametrize("account", [None, "", "somebody-else"])
 def test_live_needs_the_second_switch(ground: Ground, account: str | None) -> None:
     """The mode alone does not trade live."""
-    ground.policy = changed(ground.policy, mode="live", live_account=account)
+    ground.changed(mode="live", live_account=account)
     with pytest.raises(ConfigurationError, match="QUANT_LIVE_ACCOUNT"):
         ground.trade(MONDAY, momentum={"AAA": 0.2})
     assert ground.submissions() == []
@@ -234,7 +215,7 @@ def test_live_needs_the_second_switch(ground: Ground, account: str | None) -> No
 
 def test_live_with_both_switches_trades(ground: Ground) -> None:
     """With the account's number it does."""
-    ground.policy = changed(ground.policy, mode="live", live_account=_number(ground))
+    ground.changed(mode="live", live_account=_number(ground))
     _, report = ground.trade(MONDAY, momentum={"AAA": 0.2})
     assert report.sent == 1
 
@@ -263,27 +244,42 @@ def test_reducing_lets_only_reductions_through(ground: Ground) -> None:
     assert ground.states(batch) == {("AAA", 1): "accepted", ("BBB", 1): "refused"}
 
 
-def test_unexplained_drift_halts(ground: Ground) -> None:
-    """An order that somebody else placed at the broker is found before trading, and stops it."""
-    ground.trade(MONDAY, momentum={"AAA": 0.1})
-    settle(ground, MONDAY)
-    ground.morning(TUESDAY)
+def somebody_trades(ground: Ground) -> None:
+    """An order that somebody else places at the broker, and that fills."""
     ground.broker._trading.post(
         "/orders",
         {"symbol": "EEE", "qty": "7", "side": "buy", "type": "market", "time_in_force": "day"},
     )
     ground.evening(TUESDAY)
-    drifts = reconcile_with_broker(
-        ground.ledger, ground.broker, ground.policy, TUESDAY, "after_trading"
-    )
-    assert {drift.kind for drift in drifts} == {"order", "fill", "position", "cash"}
-    assert status(ground).state == "HALTED"
-    assert "unexplained" in status(ground).reason
+
+
+def test_unexplained_drift_halts(ground: Ground) -> None:
+    """What nothing at the broker explains is found before trading, and stops it."""
+    ground.trade(MONDAY, momentum={"AAA": 0.1})
+    settle(ground, MONDAY)
+    with ground.ledger.begin() as session:
+        session.execute(text("UPDATE positions SET quantity = quantity + 3 WHERE symbol = 'AAA'"))
+    ground.morning(TUESDAY)
+    before = len(ground.submissions())
+    with pytest.raises(TradingHaltedError, match=r"differ.*position in AAA"):
+        ground.trade(TUESDAY, momentum={"AAA": 0.3})
+    assert len(ground.submissions()) == before
+    assert (ground.status().state, ground.status().changed_by) == ("HALTED", "reconciliation")
+    assert "unexplained" in ground.status().reason
+
+
+def test_explained_drift_waits_for_confirmation_and_does_not_halt(ground: Ground) -> None:
+    """A trade by hand explains itself: nothing new is planned until somebody has confirmed it."""
+    ground.trade(MONDAY, momentum={"AAA": 0.1})
+    settle(ground, MONDAY)
+    ground.morning(TUESDAY)
+    somebody_trades(ground)
     ground.morning(WEDNESDAY)
     before = len(ground.submissions())
-    with pytest.raises(TradingHaltedError, match="differ"):
+    with pytest.raises(UnconfirmedDriftError, match="quant reconcile --confirm"):
         ground.trade(WEDNESDAY, momentum={"AAA": 0.3})
     assert len(ground.submissions()) == before
+    assert ground.status().state == "ACTIVE"
 
 
 def test_a_frozen_batch_is_finished_whatever_prices_have_become(ground: Ground) -> None:
@@ -323,20 +319,23 @@ def test_a_second_process_leaves_with_a_clear_message(ground: Ground) -> None:
 
 def test_purchases_wait_for_the_money_of_sales(ground: Ground) -> None:
     """A book that has used its buying power sells first; the purchase goes out once the money is there."""
-    ground.policy = changed(
-        ground.policy,
-        limits={"order_notional": 2_000_000, "name_weight": 1, "gross_exposure": 3},
+    ground.limited(
+        order_notional=2_000_000,
+        position_notional=2_000_000,
+        name_weight=1,
+        gross_exposure=3,
+        net_exposure=3,
     )
     ground.trade(MONDAY, left={"AAA": 1.0}, right={"BBB": 1.0}, third={"DDD": 1.0})
     settle(ground, MONDAY)
     # Three thirds are held; borrow the rest of the buying power for a fourth name.
     ground.morning(TUESDAY)
-    ground.policy = changed(ground.policy, allocations={"fourth": "0.94"})
+    ground.changed(allocations={"fourth": "0.94"})
     batch, _ = ground.trade(TUESDAY, left=None, right=None, third=None, fourth={"CCC": 1.0})
     assert ground.states(batch) == {("CCC", 1): "accepted"}
     settle(ground, TUESDAY)
     ground.morning(WEDNESDAY)
-    ground.policy = changed(ground.policy, allocations={"fifth": "0.3"})
+    ground.changed(allocations={"fifth": "0.3"})
     batch, report = ground.trade(
         WEDNESDAY, left={"CCC": 0.0}, right=None, third=None, fourth=None, fifth={"EEE": 1.0}
     )

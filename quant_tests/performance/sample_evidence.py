@@ -81,10 +81,15 @@ def traded_sessions(count: int, strange: str = "odd") -> TradingEvidence:
             state = "filled" if filled == abs(want) else "expired"
             times = {"submitted_at": at, "updated_at": at}
             seen = {"broker_order_id": order, "filled_quantity": filled, "status": state}
+            seen |= {"role": "entry"}
             orders.append(shared | times | seen | {"average_fill_price": price})
             if filled:
                 booked = {"execution_id": f"e-{order}", "price": price, "filled_at": at}
-                fills.append(shared | booked | {"quantity": filled, "realised_pnl": 0.0})
+                fills.append(
+                    shared
+                    | booked
+                    | {"quantity": filled, "realised_pnl": 0.0, "correction": "none"}
+                )
                 done.append((symbol, side, filled, price, 0.0))
         after = [(s, q, mark[s]) for s, q in held.items() if q]
         closed = cash + sum(q * m for _, q, m in after)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from quant_assets.performance.profit_and_loss import (
     CASH,
+    CORRECTION,
+    MANUAL_TRADE,
     RESIDUAL,
     UNATTRIBUTED,
     daily_profit_and_loss,
@@ -262,3 +264,70 @@ def test_every_cent_is_on_some_row_and_none_in_the_residual(day):
     sleeves = frame.group_by("symbol").agg(pl.col("quantity").sum())
     for symbol, quantity in sleeves.filter(pl.col("symbol") != RESIDUAL).iter_rows():
         assert quantity == pytest.approx(held.get(symbol, 0), abs=1e-9)
+
+
+def test_a_busted_fill_does_not_count():
+    """It has no shares any more; what it was said to have realised is taken back by its correction."""
+    _, rows = split_day(
+        after=[("A", 4, 103.0)],
+        fills=[("A", "buy", 0, 100.0, 0.0), ("A", "buy", 4, 101.0, 0.0), ("B", "buy", 0, 9.0, 0.0)],
+        targets=[("momentum", "A", 10), ("momentum", "B", 10)],
+        equity=(10_000, 10_008),
+    )
+    assert rows[("momentum", "A")]["pnl"] == pytest.approx(8.0)
+    assert rows[("momentum", "A")]["notional_traded"] == pytest.approx(404.0)
+    assert ("momentum", "B") not in rows
+    assert residual(rows) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_late_bust_is_a_change_of_its_own_session():
+    """Ten shares of yesterday never were: they go at the price that was paid, to those who held them."""
+    _, rows = split_day(
+        before=[("A", 30, 102.0)],
+        after=[("A", 20, 105.0)],
+        activities=[(CORRECTION, "A", -10.0, 1_000.0, 0.0)],
+        previous=[("one", "A", 30)],
+        targets=[("one", "A", 30)],
+        equity=(10_000, 10_000 + 20 * 3 - 10 * 2),
+    )
+    assert rows[("one", "A")]["pnl"] == pytest.approx(40.0)
+    assert rows[("one", "A")]["quantity"] == pytest.approx(20)
+    assert rows[("one", "A")]["notional_traded"] == 0.0
+    assert residual(rows) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_corrected_price_is_cash_and_no_shares():
+    """Yesterday's purchase was a dollar dearer than it was said to be."""
+    _, rows = split_day(
+        before=[("A", 10, 102.0)],
+        after=[("A", 10, 102.0)],
+        activities=[(CORRECTION, "A", 0.0, -10.0, 0.0)],
+        previous=[("one", "A", 10)],
+        equity=(10_000, 9_990),
+    )
+    assert rows[("one", "A")]["pnl"] == pytest.approx(-10.0)
+    assert residual(rows) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("sold_out", [False, True])
+def test_a_trade_by_hand_is_nobodys_and_explained(sold_out):
+    """No strategy wanted it: its profit stands by itself, and the strategy's is what it would have been."""
+    held = 0 if sold_out else 16
+    shares = held - 10
+    _, rows = split_day(
+        before=[("A", 10, 100.0)],
+        after=[("A", held, 110.0)] if held else [],
+        activities=[(MANUAL_TRADE, "A", float(shares), -shares * 108.0, 80.0 if sold_out else 0.0)],
+        previous=[("one", "A", 10)],
+        targets=[("one", "A", 10)],
+        equity=(10_000, 10_000 + held * 110.0 - 1_000 - shares * 108.0),
+    )
+    by_hand = rows[(UNATTRIBUTED, "A")]
+    assert by_hand["quantity"] == pytest.approx(shares)
+    assert by_hand["pnl"] + rows.get(("one", "A"), {"pnl": 0.0})["pnl"] == pytest.approx(
+        held * 110.0 - 1_000 - shares * 108.0
+    )
+    assert by_hand["realised_pnl"] == (80.0 if sold_out else 0.0)
+    if not sold_out:
+        assert rows[("one", "A")]["pnl"] == pytest.approx(100.0)
+    assert residual(rows) == pytest.approx(0.0, abs=1e-9)

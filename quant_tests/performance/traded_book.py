@@ -9,6 +9,7 @@ from pathlib import Path
 import lightgbm as lgb
 import numpy as np
 import polars as pl
+from sqlalchemy.orm import Session
 
 from quant_assets.features.schemas import ALPHA158, TECHNICAL
 from quant_assets.market_data.schemas import BARS, RAW_BARS, UNIVERSE
@@ -23,17 +24,14 @@ from quant_assets.orders.schemas import (
 from quant_assets.partitions import DEFAULT
 from quant_assets.signals.discovery import discover
 from quant_assets.signals.schemas import signal_table
-from quant_resources.ledger import Ledger, registry
+from quant_resources.broker import BrokerOrder
+from quant_resources.ledger import Ledger, order_book, registry
+from quant_resources.ledger.account_tables import AccountSnapshot, Activity, Fill, PositionSnapshot
+from quant_resources.ledger.order_states import Actor, OrderState
 from quant_resources.ledger.order_tables import (
-    AccountSnapshot,
-    Activity,
-    Fill,
     IntentSignal,
-    Order,
     OrderBatch,
-    OrderEvent,
     OrderIntent,
-    PositionSnapshot,
     TargetPosition,
 )
 from quant_resources.store import Store
@@ -192,25 +190,25 @@ def _plan(  # noqa: PLR0917
     """Freeze a batch, fill its orders, and write the tables that say so."""
     at = datetime.combine(day, time(14, 30), UTC)
     signal_session = book.signal_session if day == book.first else book.first
+    named = [*targets, ("ml_ranker", refused, 7, 30)] if refused else targets
+    owner = {symbol: strategy for strategy, symbol, _, _ in named}
+    wanted = [*trades, (refused, "buy", 7, "30")] if refused else trades
     with book.ledger.begin() as transaction:
-        batch = OrderBatch(
-            book="main",
-            trading_session=day,
-            attempt=attempt,
-            account_id=ACCOUNT_ID,
-            mode="paper",
-            equity=Decimal(100_000),
-            cash=Decimal(100_000),
-            buying_power=Decimal(200_000),
-            configuration={},
-        )
-        transaction.add(batch)
-        transaction.flush()
-        named = [*targets, ("ml_ranker", refused, 7, 30)] if refused else targets
-        for strategy, symbol, quantity, price in named:
-            transaction.add(
+        order_book.freeze_batch(
+            transaction,
+            OrderBatch(
+                book="main",
+                trading_session=day,
+                attempt=attempt,
+                account_id=ACCOUNT_ID,
+                mode="paper",
+                equity=Decimal(100_000),
+                cash=Decimal(100_000),
+                buying_power=Decimal(200_000),
+                configuration={},
+            ),
+            [
                 TargetPosition(
-                    batch_id=batch.batch_id,
                     strategy=strategy,
                     symbol=symbol,
                     security_id=security(symbol),
@@ -223,17 +221,11 @@ def _plan(  # noqa: PLR0917
                     reason="wanted [by the sample]",
                     model_version=_version(strategy),
                 )
-            )
-        transaction.flush()
-        owner = {symbol: strategy for strategy, symbol, _, _ in named}
-        wanted = [*trades, (refused, "buy", 7, "30")] if refused else trades
-        for symbol, side, quantity, price in wanted:
-            stopped = symbol == refused
-            intent = f"main-{day}-{symbol.lower()}"
-            transaction.add(
+                for strategy, symbol, quantity, price in named
+            ],
+            [
                 OrderIntent(
-                    client_order_id=intent,
-                    batch_id=batch.batch_id,
+                    client_order_id=f"main-{day}-{symbol.lower()}",
                     symbol=symbol,
                     security_id=security(symbol),
                     leg=1,
@@ -244,67 +236,68 @@ def _plan(  # noqa: PLR0917
                     time_in_force="day",
                     reference_price=Decimal(price),
                     deadline=at + timedelta(hours=5),
-                    state="refused" if stopped else "filled",
-                    limit_name="gross_exposure" if stopped else None,
-                    reason="over the limit" if stopped else "towards the target",
+                    state="refused" if symbol == refused else "pending",
+                    limit_name="gross_exposure" if symbol == refused else None,
+                    reason="over the limit" if symbol == refused else "towards the target",
                 )
-            )
-            transaction.flush()
-            transaction.add(
+                for symbol, side, quantity, price in wanted
+            ],
+            [
                 IntentSignal(
-                    client_order_id=intent,
+                    client_order_id=f"main-{day}-{symbol.lower()}",
                     strategy=owner[symbol],
-                    batch_id=batch.batch_id,
                     symbol=symbol,
                     signal_session=signal_session,
                     score=Decimal("1.5"),
                     target_weight=Decimal("0.2"),
                     model_version=_version(owner[symbol]),
                 )
-            )
-            if stopped:
-                continue
-            transaction.add(
-                OrderEvent(
-                    client_order_id=intent,
-                    from_state=None,
-                    to_state="pending",
-                    actor="planning",
-                    detail="frozen",
-                )
-            )
-            transaction.add(
-                Order(
-                    broker_order_id=f"broker-{intent}",
-                    client_order_id=intent,
-                    symbol=symbol,
-                    side=side,
-                    quantity=Decimal(quantity),
-                    filled_quantity=Decimal(quantity),
-                    average_fill_price=Decimal(price),
-                    status="filled",
-                    submitted_at=at,
-                    updated_at=at,
-                )
-            )
-            transaction.flush()
-            transaction.add(
-                Fill(
-                    execution_id=f"execution-{intent}",
-                    account_id=ACCOUNT_ID,
-                    trading_session=day,
-                    client_order_id=intent,
-                    broker_order_id=f"broker-{intent}",
-                    symbol=symbol,
-                    side=side,
-                    quantity=Decimal(quantity),
-                    price=Decimal(price),
-                    realised_pnl=Decimal("12.5") if side == "sell" else Decimal(0),
-                    filled_at=at,
-                    broker_message={},
-                )
-            )
+                for symbol, _, _, _ in wanted
+            ],
+        )
+        for symbol, side, quantity, price in trades:
+            _fill(transaction, day, at, (symbol, side, quantity, price))
     _write_plan(book.store, day, at, named, trades, refused)
+
+
+def _fill(transaction: Session, day: date, at: datetime, trade: tuple[str, str, int, str]) -> None:
+    """Send an order and fill it at once."""
+    symbol, side, quantity, price = trade
+    intent = f"main-{day}-{symbol.lower()}"
+    order_book.transition(
+        transaction, intent, OrderState.SENDING, Actor.SUBMISSION, detail="sending"
+    )
+    order = BrokerOrder(
+        broker_order_id=f"broker-{intent}",
+        client_order_id=intent,
+        symbol=symbol,
+        side="buy" if side == "buy" else "sell",
+        quantity=Decimal(quantity),
+        order_type="market",
+        filled_quantity=Decimal(quantity),
+        average_fill_price=Decimal(price),
+        status="filled",
+        submitted_at=at,
+        updated_at=at,
+        raw={},
+    )
+    order_book.record_order(transaction, order, Actor.SUBMISSION, "accepted")
+    transaction.add(
+        Fill(
+            execution_id=f"execution-{intent}",
+            account_id=ACCOUNT_ID,
+            trading_session=day,
+            client_order_id=intent,
+            broker_order_id=order.broker_order_id,
+            symbol=symbol,
+            side=side,
+            quantity=Decimal(quantity),
+            price=Decimal(price),
+            realised_pnl=Decimal("12.5") if side == "sell" else Decimal(0),
+            filled_at=at,
+            broker_message={},
+        )
+    )
 
 
 def _write_plan(store, day, at, targets, trades, refused) -> None:  # noqa: PLR0917
@@ -331,6 +324,7 @@ def _write_plan(store, day, at, targets, trades, refused) -> None:  # noqa: PLR0
         row |= {"filled_quantity": float(quantity), "average_fill_price": float(price)}
         row |= {"submitted_at": at, "updated_at": at, "filled_at": at, "deadline": at}
         row |= {"execution_id": f"execution-{intent}", "status": "filled", "state": "filled"}
+        row |= {"role": "entry", "correction": "none"}
         row |= {"realised_pnl": 12.5 if side == "sell" else 0.0}
         orders.append(row)
         fills.append(row)
