@@ -4,7 +4,7 @@
 2. Let the exchange's clock stand on the morning of the first trading session.
 3. Ingest, validate, compute features and labels, train month by month, make signals: all history.
 4. For each trading session: learn the session before; freeze and send the batch before the open; let
-   the market open and close; book the fills, reconcile, report.
+   the market open, book the fills and send what waited for them; let it close, reconcile, report.
 5. Learn the last session, make the labels of longer horizons, backtest, and show what happened.
 
 Each step looks for what is already there, so that the same command goes on after any interruption:
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +26,7 @@ from quant_assets.cli.exchange import advance_to
 from quant_assets.cli.graph_runs import GraphRunner
 from quant_assets.cli.platform import Platform, default_market, only_one, running_platform
 from quant_assets.cli.progress import shown_progress
+from quant_assets.cli.trading_day import AFTER_OPEN, BEFORE_OPEN, EVENING, MORNING
 from quant_assets.market_span import (
     DEFAULT_TRADING_SESSIONS,
     SESSIONS_BEFORE_FIRST_MODEL,
@@ -42,7 +43,6 @@ from quant_resources.exchange.spec import MarketSpec
 from quant_resources.postgres import stop_postgres
 from quant_resources.settings import Settings
 
-_MORNING, _BEFORE_OPEN, _EVENING = time(7), time(9), time(18)
 #: A model month and the label horizon beside the sessions before the first model.
 _SESSIONS_AT_LEAST = SESSIONS_BEFORE_FIRST_MODEL + 45 + DEFAULT_TRADING_SESSIONS
 _CREATED = ("market.json", "dagster", "exchange")
@@ -154,16 +154,18 @@ def _live_through(platform: Platform, runner: GraphRunner, control: ExchangeCont
     for session in trading:
         if day.traded(session):
             continue
-        advance_to(control, datetime.combine(session, _MORNING, NEW_YORK))
+        advance_to(control, datetime.combine(session, MORNING, NEW_YORK))
         # A run for every horizon on every morning costs seconds: step 5 makes the others at once.
         day.learn_until(XNYS.previous(session), complete=False)
-        advance_to(control, datetime.combine(session, _BEFORE_OPEN, NEW_YORK))
+        advance_to(control, datetime.combine(session, BEFORE_OPEN, NEW_YORK))
         day.trade(session)
-        advance_to(control, datetime.combine(session, _EVENING, NEW_YORK))
+        advance_to(control, datetime.combine(session, AFTER_OPEN, NEW_YORK))
+        platform.update_orders()
+        advance_to(control, datetime.combine(session, EVENING, NEW_YORK))
         # The report sets the account beside the backtests.
         day.backtest()
         day.settle(session)
-    morning_after = datetime.combine(trading[-1] + timedelta(days=1), _MORNING, NEW_YORK)
+    morning_after = datetime.combine(trading[-1] + timedelta(days=1), MORNING, NEW_YORK)
     advance_to(control, morning_after)
     day.learn_until(trading[-1])
     if runner.tally.runs or runner.never_made(jobs.BACKTEST):

@@ -6,9 +6,10 @@ Belongs here: from a job and its partitions to a Dagster run and its outcome. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
@@ -72,6 +73,7 @@ class GraphRunner:
         self.definitions = definitions
         self.instance = instance
         self.tally = Tally()
+        self.last_run_id = ""
         self._progress = progress
 
     def done(self, job: str, key: str) -> bool:
@@ -143,6 +145,7 @@ class GraphRunner:
         keys: Sequence[str],
         optional: Iterable[str] = (),
         selected: Sequence[dg.AssetKey] | None = None,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Run a job for neighbouring partitions (none for unpartitioned assets).
 
@@ -151,6 +154,7 @@ class GraphRunner:
             keys: Partitions to make.
             optional: Asset paths whose failure does not stop the work.
             selected: Assets of the job; all by default.
+            config: Asset path to its configuration; the defaults where it names none.
 
         Raises:
             RunFailedError: See `ensure`.
@@ -164,9 +168,16 @@ class GraphRunner:
             partition_key=keys[0] if len(keys) == 1 else None,
             tags=tags,
             # The command shows its own progress; the event log in PostgreSQL keeps everything.
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {
+                    path.replace("/", "__"): {"config": dict(values)}
+                    for path, values in (config or {}).items()
+                },
+            },
             raise_on_error=False,
         )
+        self.last_run_id = result.run_id
         self.tally.runs += 1
         self.tally.seconds[job] = self.tally.seconds.get(job, 0.0) + perf_counter() - started
         self._progress(label, 1.0)

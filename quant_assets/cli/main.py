@@ -22,9 +22,12 @@ from quant_assets.cli import (
     dev,
     exchange,
     explain,
+    follow,
     market,
     models,
+    orders,
     prove,
+    reconcile,
     report,
     signals,
     status,
@@ -46,8 +49,12 @@ app.command("demo")(demo_command.demo)
 app.command("dev")(dev.dev)
 app.command("backfill")(backfill.backfill)
 app.command("trade")(trade.trade)
+app.command("follow")(follow.follow)
 app.command("prove")(prove.prove)
 app.command("status")(status.status)
+app.command("reconcile")(reconcile.reconcile)
+app.command("orders")(orders.orders)
+app.command("limits")(orders.limits)
 app.command("explain")(explain.explain)
 app.command("signals")(signals.signals)
 app.command("report")(report.report)

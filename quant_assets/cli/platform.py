@@ -21,8 +21,9 @@ from filelock import FileLock, Timeout
 from quant_assets.cli.data_root import make_data_root
 from quant_assets.cli.graph_runs import GraphRunner, Progress
 from quant_assets.cli.trading_day import TradingDay
-from quant_assets.definitions import all_tables, build_defs
+from quant_assets.definitions import all_tables, build_defs, trading_policy
 from quant_assets.market_span import MarketSpan, market_span, remember_span
+from quant_assets.orders.submission import PassReport, run_pass
 from quant_assets.signals.discovery import discover
 from quant_assets.signals.strategy import Strategy
 from quant_resources.broker import Broker
@@ -67,6 +68,10 @@ class Platform:
     def broker(self) -> Broker:
         """The broker, for commands that ask it something outside of a run."""
         return platform_resources(self.settings)["broker"].process_config_and_initialize()
+
+    def update_orders(self) -> PassReport:
+        """One pass over everything unfinished: book what filled, send what waited for it."""
+        return run_pass(self.ledger, self.broker, trading_policy(self.settings))
 
     def reach(self, session: date) -> None:
         """Let a bounded market go on to a later session, and remember it."""

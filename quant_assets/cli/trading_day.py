@@ -7,12 +7,16 @@ be repeated: partitions that are there are not made again, a frozen batch is fin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, time
 
 from quant_assets.automation import jobs
 from quant_assets.cli.graph_runs import GraphRunner
 from quant_assets.market_span import MarketSpan
+from quant_assets.orders.schemas import ORDER_INTENTS, TARGET_PORTFOLIO
 from quant_resources.calendar import XNYS
+
+#: New York hours of a trading day: data has arrived, orders leave, second legs leave, books are closed.
+MORNING, BEFORE_OPEN, AFTER_OPEN, EVENING = time(7), time(9), time(10), time(18)
 
 
 class TradingDay:
@@ -58,9 +62,16 @@ class TradingDay:
         self._runner.ensure(jobs.SIGNAL, keys, optional=self._strategies)
         self._runner.ensure(jobs.COMPARE, keys)
 
-    def trade(self, session: date) -> None:
-        """Freeze and send the batch of a trading session; a frozen one is finished."""
-        self._runner.run(jobs.TRADE, [session.isoformat()])
+    def trade(self, session: date, replan: bool = False) -> None:
+        """Freeze and send the batch of a trading session; a frozen one is finished.
+
+        Args:
+            session: The session that can be traded now.
+            replan: Replace a frozen batch by a new attempt: unsent orders are withdrawn, open ones
+                cancelled, what filled is netted.
+        """
+        config = {table.path: {"replan": replan} for table in (TARGET_PORTFOLIO, ORDER_INTENTS)}
+        self._runner.run(jobs.TRADE, [session.isoformat()], config=config)
 
     def settle(self, session: date) -> None:
         """Book fills, reconcile, freeze the evidence of a trading session that has closed."""

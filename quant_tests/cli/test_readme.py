@@ -60,8 +60,15 @@ def test_every_command_is_in_the_readme() -> None:
     assert set(root.commands) <= named | {"resume"}
 
 
-def test_the_limits_shown_are_limits_that_load() -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
-    policy = TradingPolicy.model_validate(tomllib.loads(block))
-    assert policy.limits.name_weight == Decimal("0.05")
-    assert sum(policy.allocations.values()) == 1
+def test_the_trading_rules_shown_are_rules_that_load() -> None:
+    style, limits = (
+        TradingPolicy.model_validate(tomllib.loads(block))
+        for block in re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    )
+    assert style.style.order_type == "limit"
+    momentum = style.styles["enhanced_momentum"]
+    assert momentum.brackets
+    # What a strategy's style does not name is the book's.
+    assert (momentum.order_type, momentum.limit_offset_bps) == ("limit", 20)
+    assert limits.limits.name_weight == Decimal("0.05")
+    assert sum(limits.allocations.values()) == 1

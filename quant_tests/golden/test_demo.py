@@ -156,6 +156,9 @@ def test_an_order_is_explained_down_to_its_bar(demo: FinishedDemo) -> None:
     ("arguments", "expected"),
     [
         (("status",), "orders/fills"),
+        (("orders",), "attempt 1, paper"),
+        (("orders", "--json"), "client_order_id"),
+        (("limits",), "gross_exposure"),
         (("report",), "Report of"),
         (("signals", "--json"), "ml_ranker"),
         (("models", "list", "--json"), "alpha158_lightgbm"),
