@@ -163,6 +163,7 @@ def test_the_ui_opens_survives_a_killed_server_and_ends_with_everything_it_start
     assert not is_running(repository / "root")
 
 
+@pytest.mark.long
 def test_what_a_kill_leaves_behind_is_ended_by_the_next_start_or_at_once(
     repository: Path,
 ) -> None:

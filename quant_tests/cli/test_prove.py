@@ -174,6 +174,7 @@ def test_nothing_of_the_data_root_is_changed(root: Path) -> None:
     assert not (root / "models").exists()
 
 
+@pytest.mark.long
 def test_several_processes_say_the_same_and_end_at_once_when_interrupted(root: Path) -> None:
     """Their own processes are ended with the command, in the midst of their work."""
     chosen = ["--table", "technical", "--table", "labels", "--processes", "2"]

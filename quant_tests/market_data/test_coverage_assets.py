@@ -124,6 +124,7 @@ def market(tmp_path: Path, exchange_url: str) -> Iterator[Market]:
         yield Market(tmp_path / "root", exchange_url, instance)
 
 
+@pytest.mark.long
 def test_a_year_in_one_run_and_day_by_day_are_the_same(market: Market) -> None:
     """What a session was expected to have does not depend on how much was computed at once."""
     market.ingest(KEYS[:50])

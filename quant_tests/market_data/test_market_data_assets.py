@@ -208,6 +208,7 @@ def test_backfill_keeps_every_row_and_says_what_is_not_right(market: Market) -> 
     assert universe["tradable"].null_count() == universe.height
 
 
+@pytest.mark.long
 def test_day_by_day_equals_the_range(
     market: Market, source: BarSource, broker: Broker, tmp_path: Path
 ) -> None:

@@ -154,13 +154,13 @@ def duplicate(ground: Ground) -> Played:
 
 
 def self_cross(ground: Ground) -> Played:
-    """A sale while a stop order to buy more of it rests at the broker."""
-    _settled(ground, MONDAY, AAA=0.2, BBB=0.1)
-    ground.changed(style={"order_type": "stop", "stop_offset_bps": 500, "time_in_force": "gtc"})
-    _settled(ground, TUESDAY, AAA=0.2, BBB=0.2)
+    """A plain purchase while the protective sales of what is held rest at the broker."""
+    guarded = {"brackets": True, "time_in_force": "gtc", "stop_loss": "0.10", "take_profit": "0.10"}
+    ground.changed(style=guarded)
+    _settled(ground, MONDAY, BBB=0.1)
     ground.changed(style={})
-    ground.morning(WEDNESDAY)
-    return _one(ground.trade(WEDNESDAY, alpha={"AAA": 0.1, "BBB": 0.15})[0])
+    ground.morning(TUESDAY)
+    return _one(ground.trade(TUESDAY, alpha={"AAA": 0.1, "BBB": 0.2})[0])
 
 
 def stale_quote(ground: Ground) -> Played:
